@@ -120,6 +120,10 @@ class _Section:
     _path: ClassVar[str] = ""
     _rules: ClassVar[tuple[Callable[[Any], None], ...]] = ()
 
+    def __new__(cls, *_: Any, **values: Any) -> Any:
+        _refuse_unknown_names(cls._path, values, cls)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name, annotation in _annotations(type(self)).items():
             value = _convert(_join(self._path, name), getattr(self, name), annotation)
@@ -157,8 +161,8 @@ class Data(_Section):
 def _rule_one_hidden_list_per_latent_layer(model: "Model") -> None:
     if len(model.hidden_units) != len(model.latent_units):
         raise ConfigError(
-            f"model.hidden_units: expected {len(model.latent_units)} list(s) of units, one for each entry of "
-            f"model.latent_units, got {len(model.hidden_units)}"
+            f"model.hidden_units: expected as many lists of units as model.latent_units has entries, "
+            f"{len(model.latent_units)}, got {len(model.hidden_units)}: {shown(_plain(model.hidden_units))}"
         )
 
 
@@ -427,7 +431,7 @@ def from_json(text: str) -> Experiment:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"experiment: expected JSON text, got {_shown(text)} ({error})") from None
+        raise ConfigError(f"experiment: expected JSON text, got {shown(text)} ({error})") from None
     return from_dict(values)
 
 
@@ -456,23 +460,36 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
 
 
+def shown(value: Any) -> str:
+    """`repr(value)` in one line of at most 80 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a value whose repr fails must still be refused in one line
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _from_mapping(path: str, values: Any, section: type) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {_shown(values)}")
-    annotations = _annotations(section)
-    for key in values:
-        if not isinstance(key, str) or key not in annotations:
-            near = did_you_mean(key, annotations) if isinstance(key, str) else ""
-            shown = _join(path, key) if isinstance(key, str) and key.isidentifier() else _shown(key)
-            raise ConfigError(f"{shown}: expected a known parameter, got an unknown name{near}")
+        raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {shown(values)}")
+    _refuse_unknown_names(path, values, section)
     arguments = {}
-    for name, annotation in annotations.items():
+    for name, annotation in _annotations(section).items():
         if name not in values:
             raise ConfigError(f"{_join(path, name)}: expected a value, got none (the parameter is missing)")
         value = values[name]
         is_section = isinstance(annotation, type) and issubclass(annotation, _Section)
         arguments[name] = _from_mapping(_join(path, name), value, annotation) if is_section else value
     return section(**arguments)
+
+
+def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -> None:
+    known = _annotations(section)
+    for key in values:
+        if not isinstance(key, str) or key not in known:
+            near = did_you_mean(key, known) if isinstance(key, str) else ""
+            name = key if isinstance(key, str) and key.isidentifier() else shown(key)
+            raise ConfigError(f"{_join(path, name)}: expected the name of a parameter, got an unknown one{near}")
 
 
 @functools.cache
@@ -547,7 +564,9 @@ def _refusal(path: str, value: Any, annotation: Any, rule: Rule | None, optional
         near = did_you_mean(value, choices)
     if annotation is int and isinstance(value, numbers.Integral) and abs(value) > INT32_MAX:
         near = f" (the largest is {INT32_MAX})"
-    return ConfigError(f"{path}: expected {expected}{' or None' if optional else ''}, got {_shown(value)}{near}")
+    elif annotation is float and isinstance(value, float) and not math.isfinite(value):
+        near = " (it must be finite)"
+    return ConfigError(f"{path}: expected {expected}{' or None' if optional else ''}, got {shown(value)}{near}")
 
 
 def _describe(annotation: Any) -> str:
@@ -563,17 +582,8 @@ def _join(path: str, name: str) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _either(names: Iterable[str]) -> str:
     return " or ".join(repr(name) for name in names)
-
-
-def _shown(value: Any) -> str:
-    """`repr(value)` in one line of at most 80 characters."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # a value whose repr fails must still be refused in one line
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,255 @@
+"""The command line of `experiments.py`: what it understands, its one-line errors, its help, its exit status."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wrong_configurations import WRONG, changed
+
+from iwae import command_line, config
+from iwae.config import ConfigError, Evaluation, Experiment, Model, Training
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = Experiment("run")
+
+
+def written(value: Any) -> list[str]:
+    """The words for a value, as a user would write them; independent of the module under test."""
+    if not isinstance(value, list):
+        return [str(value)]
+    return [",".join(map(str, item)) if isinstance(item, list) else str(item) for item in value]
+
+
+def on_command_line(changes: dict[str, Any]) -> list[str]:
+    return [word for name, value in changes.items() for word in (f"--{name}", *written(value))]
+
+
+@pytest.mark.parametrize(("changes", "named"), WRONG)
+def test_wrong_option_is_refused_in_one_line_that_names_the_parameter(changes: dict, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        command_line.parse(on_command_line(changes), DEFAULT)
+    message = str(caught.value)
+    assert message.startswith(f"{named}: expected ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["--model.k", "5"], {"model.k": 5}),
+        (["--model.k=5"], {"model.k": 5}),
+        (["--model.latent-units", "50", "20", "--model.hidden-units", "200,200", "100,100"], None),
+        (["--model.latent_units", "50", "20", "--model.hidden_units", "200,200", "100,100"], None),
+        (["--model.latent-units", "50,20", "--model.hidden-units", "200,200", "100,100"], None),
+        (["--model.hidden-units", "none"], {"model.hidden_units": [[]]}),
+        (["--tasks", "evaluate", "plot"], {"tasks": ["evaluate", "plot"]}),
+        (["--tasks", "evaluate,plot", "--seed", "7"], {"tasks": ["evaluate", "plot"], "seed": 7}),
+        (["--overwrite"], {"overwrite": True}),
+        (["--overwrite", "True"], {"overwrite": True}),
+        (["--overwrite", "--model.k", "5"], {"overwrite": True, "model.k": 5}),
+        (["--evaluation.remove-inactive-units", "false"], {"evaluation.remove_inactive_units": False}),
+        (["--evaluation.examples", "100"], {"evaluation.examples": 100}),
+        (["--training.learning-rate", "1e-4"], {"training.learning_rate": 1e-4}),
+        (["--training.epsilon", "1"], {"training.epsilon": 1.0}),
+        (["--model.objective", "renyi", "--model.alpha", "-1.5"], {"model.objective": "renyi", "model.alpha": -1.5}),
+        (["--data.name", "my data/x.npz"], {"data.name": "my data/x.npz"}),
+        (["--data.path", "cache"], {"data.path": "cache"}),
+        ([], {}),
+    ],
+)
+def test_words_are_understood(words: list[str], changes: dict | None) -> None:
+    if changes is None:
+        changes = {"model.latent_units": [50, 20], "model.hidden_units": [[200, 200], [100, 100]]}
+    expected = config.from_dict(changed(config.to_dict(DEFAULT), changes))
+    assert command_line.parse(words, DEFAULT) == expected
+
+
+def test_none_and_empty_lists_can_be_given_back() -> None:
+    training = Training(schedule="multistep", epochs=9, milestones=(3, 6), start_from="results/other")
+    default = Experiment("run", training=training, evaluation=Evaluation(examples=5))
+    words = ["--training.schedule", "burda", "--training.epochs", "None", "--training.milestones", "none"]
+    words += ["--training.start-from", "none", "--evaluation.examples", "none"]
+    assert command_line.parse(words, default) == DEFAULT
+
+
+def test_what_is_not_given_keeps_its_default() -> None:
+    default = Experiment("other", seed=9, model=Model(objective="vae", k=1, beta=2.0), training=Training(stages=3))
+    assert command_line.parse([], default) == default
+    assert config.differences(default, command_line.parse(["--model.k", "4"], default)) == [("model.k", 1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.kk", "5"], "--model.kk: expected an option .* unknown one \\(did you mean '--model.k'\\?\\)"),
+        (["--modle.k=5"], "--modle.k: .*did you mean '--model.k'"),
+        (["--k", "5"], "--k: .*did you mean '--model.k' or '--evaluation.k'"),
+        (["--batch_size", "5"], "--batch_size: .*did you mean '--data.batch-size'"),
+        (["--no-overwrite"], "--no-overwrite: .*did you mean '--overwrite'"),
+        (["-x"], "-x: expected an option"),
+        (["5"], "'5': expected an option such as --model.k 5, got a word without one"),
+        (["--model.k"], "model.k: expected one value, got none"),
+        (["--model.k", "5", "6"], "model.k: expected one value, got '5 6'"),
+        (["--name", "two\nlines", "more"], "name: expected one value, got "),
+        (["--model.k", "--model.likelihood", "bernoulli"], "model.k: expected one value, got none"),
+    ],
+)
+def test_unknown_and_incomplete_options_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        command_line.parse(words, DEFAULT)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text() | st.sampled_from(["--model.k", "--name", "--tasks", "--overwrite", "--", "-", "=", "--="])))
+def test_any_words_are_an_experiment_or_refused(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        return
+    try:
+        assert isinstance(command_line.parse(words, DEFAULT), Experiment)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        command_line.parse(["--help"], DEFAULT)
+    assert ended.value.code == 0
+    text = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
+    assert max(map(len, text.splitlines())) <= 100
+    text = " ".join(text.replace("│", " ").split())
+    for name in config.flatten(DEFAULT):
+        assert f"--{name.replace('_', '-')} " in text
+    for section in (Experiment, config.Data, Model, Training, Evaluation):
+        explained = command_line.help_texts(section)
+        groups = {"data", "model", "training", "evaluation"}
+        assert set(explained) == {field.name for field in dataclasses.fields(section)} - groups
+        assert all(help_text in text for help_text in explained.values())
+    assert text.count("(default: ") == len(config.flatten(DEFAULT))
+
+
+# ---- main ----
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, run: Any, words: Sequence[str], default: Any = lambda: DEFAULT) -> Any:
+    """The exit status of `main` with a stand-in for the module that trains."""
+    module = types.ModuleType("iwae.run")
+    module.RunError = RunError  # type: ignore[attr-defined]
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "iwae.run", module)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(default, words)
+    return ended.value.code
+
+
+class RunError(Exception):
+    pass
+
+
+def raising(error: BaseException) -> Any:
+    def run(experiment: Experiment) -> None:
+        raise error
+
+    return run
+
+
+def test_main_runs_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Experiment] = []
+    assert run_main(monkeypatch, seen.append, ["--model.k", "5"]) == 0
+    assert [experiment.model.k for experiment in seen] == [5]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ConfigError("name: expected another, got this"), 2, "error: name: expected another, got this\n"),
+        (RunError("results/run/log.csv: no space\nleft"), 1, "error: results/run/log.csv: no space left\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_main_tells_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: BaseException, status: int, line: str
+) -> None:
+    assert run_main(monkeypatch, raising(error), []) == status
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("default", "line"),
+    [
+        (lambda: Experiment("run", model=Model(k=0)), "error: model.k: expected an integer >= 1, got 0\n"),
+        (lambda: Experiment("run", model=Model(kk=5)), "error: model.kk: expected the name of a parameter, .*\n"),
+        (lambda: Experiment(), "error: experiments.py: expected the parameters of an experiment, .*'name'\n"),
+    ],
+)
+def test_a_mistake_in_the_edited_parameters_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, default: Any, line: str
+) -> None:
+    assert run_main(monkeypatch, raising(AssertionError("must not run")), [], default) == 2
+    assert re.fullmatch(line, capsys.readouterr().err)
+
+
+# ---- the script, in a process of its own ----
+
+# Runs the script with the words that follow and prints, at the end, which heavy modules were imported.
+OBSERVED = """
+import atexit, runpy, sys
+heavy = ("tensorflow", "keras", "tensorflow_probability", "numpy", "matplotlib")
+atexit.register(lambda: print("imported:", *[name for name in heavy if name in sys.modules]))
+sys.path.insert(0, {root!r})
+sys.argv = ["experiments.py", *{words!r}]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def script(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    code = OBSERVED.format(root=str(ROOT), words=list(words), script=str(ROOT / "experiments.py"))
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--model.k", "0"], "error: model.k: expected an integer >= 1, got 0"),
+        (["--data.name", "mnits"], "error: data.name: expected .*got 'mnits' \\(did you mean 'mnist'\\?\\)"),
+        (
+            ["--model.latent-units", "50", "--model.hidden-units", "200", "100"],
+            "error: model.hidden_units: expected .*",
+        ),
+        (["--model.kk", "5"], "error: --model.kk: expected .* \\(did you mean '--model.k'\\?\\)"),
+        (["--name", "two\nlines"], "error: name: expected .*"),
+        (["--training.learning_rate", "fast"], "error: training.learning_rate: expected a number > 0, got 'fast'"),
+    ],
+)
+def test_script_refuses_before_anything_is_imported_or_written(tmp_path: Path, words: list[str], line: str) -> None:
+    result = script(tmp_path, *words)
+    assert result.returncode == 2
+    assert re.fullmatch(line + "\n", result.stderr)
+    assert result.stdout == "imported:\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_script_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    result = script(tmp_path, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("\nimported:\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_script_help_survives_a_reader_that_leaves(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with contextlib.closing(os.fdopen(writer, "w")) as closed:
+        words = [sys.executable, str(ROOT / "experiments.py"), "--help"]
+        result = subprocess.run(words, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
