@@ -1,0 +1,207 @@
+"""Evaluation: log p(x) by L_k with many samples, the terms of the bound, active units, quality of the weights.
+
+The k samples of an image are drawn in chunks inside one compiled function with a running log-sum-exp, so memory does
+not grow with k. The noise of an image depends on the seed and on the number of the image alone: batches of any size
+give the same result, and the last, smaller one counts exactly.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from iwae import bounds, layers, progress
+
+BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
+ROWS = 1000  # samples x images in one matrix product
+ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
+
+
+def importance_sample(
+    model,
+    images: np.ndarray,
+    k: int,
+    seed: int,
+    bounds_at: Sequence[int] = BOUNDS,
+    units: list[np.ndarray] | None = None,
+    label: str | None = None,
+) -> dict[str, np.ndarray]:
+    """L_k and what belongs to it for each image.
+
+    Args:
+        model: an `IWAE`.
+        images: [n, D].
+        k: importance samples an image.
+        seed: of the noise.
+        bounds_at: further, smaller k whose L_k is estimated from the same samples, each as the mean over all groups of
+            that size.
+        units: for each stochastic layer [D_l] of 0 and 1: units with 0 are removed from the model. None: all stay.
+        label: of the progress bar; None for no bar.
+
+    Returns:
+        Arrays [n], in nats: "log_likelihood_bound" (L_k), "bound_J" for each J of `bounds_at` up to k, "elbo" (L_1),
+        "reconstruction" (E_q[log p(x | z_1)]), "kl" [n, layers] (E_q[log q(z_l | .) - log p(z_l | .)]), and in samples
+        "effective_sample_size".
+    """
+    n = len(images)
+    chunk = min(k, ROWS // 4)
+    batch = max(1, min(n, ROWS // chunk))
+    bounds_at = [j for j in bounds_at if j <= chunk]
+    compiled = tf.function(
+        lambda x, numbers: _chunked(model, x, numbers, tf.constant(seed), k, chunk, bounds_at, units), jit_compile=True
+    )
+    results = []
+    with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
+        for start in range(0, n, batch):
+            numbers = np.minimum(np.arange(start, start + batch), n - 1)  # the last batch is filled up, and cut below
+            values = compiled(tf.constant(images[numbers], tf.float32), tf.constant(numbers, tf.int32))
+            results.append({name: value.numpy()[: n - start] for name, value in values.items()})
+            if bar:
+                bar.update(min(start + batch, n))
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
+    batch, depth = x.shape[0], len(model.latent_units)
+    minus_infinity = tf.fill([batch], -math.inf)
+    zeros = tf.zeros([batch])
+
+    def noise_of_chunk(c):
+        """[chunk, batch, D_l] for each layer, from a seed for each image, layer and chunk."""
+
+        def of_image(number):
+            image_seed = layers.fold_seed(layers.fold_seed(tf.stack([seed, number]), _STREAM), c)
+            return [
+                layers.normal([chunk, d], layers.fold_seed(image_seed, i)) for i, d in enumerate(model.latent_units)
+            ]
+
+        noise = tf.map_fn(of_image, numbers, fn_output_signature=[tf.float32] * depth)
+        return [
+            tf.transpose(tf.reshape(values, [batch, chunk, d]), [1, 0, 2])
+            for values, d in zip(noise, model.latent_units, strict=True)
+        ]
+
+    def body(c, lse, lse_squared, elbo, reconstruction, kl, sums):
+        terms = model.log_weight_terms(x, noise_of_chunk(c), units)
+        log_weights = terms.log_weights()
+        used = tf.minimum(chunk, k - c * chunk)  # the last chunk may be cut
+        mask = tf.range(chunk)[:, None] < used
+        masked = tf.where(mask, log_weights, -math.inf)
+
+        def total(values):
+            return tf.reduce_sum(tf.where(mask, values, 0.0), axis=0)
+
+        lse = bounds.log_add_exp(lse, tf.reduce_logsumexp(masked, axis=0))
+        lse_squared = bounds.log_add_exp(lse_squared, tf.reduce_logsumexp(2 * masked, axis=0))
+        kl_of_chunk = [total(q - p) for q, p in zip(terms.log_posterior, terms.log_prior, strict=True)]
+        new_sums = []
+        for j, so_far in zip(bounds_at, sums, strict=True):
+            groups = chunk // j
+            grouped = tf.reshape(log_weights[: groups * j], [groups, j, batch])
+            bound = tf.reduce_logsumexp(grouped, axis=1) - math.log(j)
+            new_sums.append(so_far + tf.reduce_sum(tf.where(tf.range(groups)[:, None] < used // j, bound, 0.0), axis=0))
+        return (
+            c + 1,
+            lse,
+            lse_squared,
+            elbo + total(log_weights),
+            reconstruction + total(terms.log_likelihood),
+            [a + b for a, b in zip(kl, kl_of_chunk, strict=True)],
+            new_sums,
+        )
+
+    chunks = math.ceil(k / chunk)
+    start = (0, minus_infinity, minus_infinity, zeros, zeros, [zeros] * depth, [zeros] * len(bounds_at))
+    _, lse, lse_squared, elbo, reconstruction, kl, sums = tf.while_loop(lambda c, *_: c < chunks, body, start)
+    last = k - (chunks - 1) * chunk
+    result = {
+        "log_likelihood_bound": lse - math.log(k),
+        "elbo": elbo / k,
+        "reconstruction": reconstruction / k,
+        "kl": tf.stack(kl, axis=1) / k,
+        "effective_sample_size": tf.exp(2 * lse - lse_squared),
+    }
+    for j, total_bound in zip(bounds_at, sums, strict=True):
+        result[f"bound_{j}"] = total_bound / ((chunks - 1) * (chunk // j) + last // j)
+    return result
+
+
+_STREAM = 4  # apart from the streams of training (iwae.model)
+
+
+def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> list[np.ndarray]:
+    """E_q[z_l | x] for each stochastic layer, from the data upwards: images [n, D] -> each [n, D_l].
+
+    For the lowest layer this is the encoder's mean; above, the mean of q(z_l | z_{l-1}), averaged over samples of
+    the layers below.
+    """
+    samples = 1 if len(model.latent_units) == 1 else ACTIVITY_SAMPLES
+
+    @tf.function(jit_compile=True)
+    def compiled(x, number):
+        noise = model.draw_noise(samples, batch, layers.fold_seed(tf.stack([seed, number]), _STREAM))
+        return [tf.reduce_mean(mean, axis=0) for mean, _ in model.log_weight_terms(x, noise).posterior]
+
+    results = []
+    for start in range(0, len(images), batch):
+        chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)
+        values = compiled(tf.constant(images[chosen], tf.float32), tf.constant(start, tf.int32))
+        results.append([value.numpy()[: len(images) - start] for value in values])
+    return [np.concatenate(layer) for layer in zip(*results, strict=True)]
+
+
+def activity(means: list[np.ndarray]) -> list[np.ndarray]:
+    """A_u = Var_x(E_q[u | x]) of every latent unit (Burda et al. 2015, section 5.2): each [n, D_l] -> [D_l]."""
+    return [np.var(layer.astype(np.float64), axis=0) for layer in means]
+
+
+def evaluate(model, images: np.ndarray, settings, seed: int, label: str = "evaluate") -> tuple[dict, dict]:
+    """The entry of `evaluation.json` for one split, and the arrays behind it.
+
+    Args:
+        model: an `IWAE`.
+        images: [n, D], binarized.
+        settings: `config.Evaluation`.
+        seed: of the noise.
+        label: of the progress bar.
+
+    Returns:
+        The summary, in nats: means over the images, "nll_stderr" the standard error of "nll" over the images. And the
+        arrays of `importance_sample`, with "activity" and "posterior_mean" a list with an entry a layer.
+    """
+    if settings.examples is not None:
+        images = images[: settings.examples]
+    k = settings.k
+    per_image = importance_sample(model, images, k, seed, label=label)
+    means = posterior_means(model, images, seed)
+    variances = activity(means)
+    active = [variance > settings.active_unit_threshold for variance in variances]
+    log_likelihood = per_image["log_likelihood_bound"].astype(np.float64)
+    mean = {name: float(np.mean(values, dtype=np.float64)) for name, values in per_image.items() if name != "kl"}
+    summary = {
+        "examples": len(images),
+        "k": k,
+        "nll": -mean["log_likelihood_bound"],
+        "nll_stderr": standard_error(log_likelihood),
+        "bounds": {str(j): mean[f"bound_{j}"] for j in BOUNDS if f"bound_{j}" in per_image and j != k}
+        | {str(k): mean["log_likelihood_bound"]},
+        "elbo": mean["elbo"],
+        "reconstruction": mean["reconstruction"],
+        "kl": per_image["kl"].mean(axis=0, dtype=np.float64).tolist(),
+        "active_units": [int(units.sum()) for units in active],
+        "effective_sample_size": mean["effective_sample_size"],
+    }
+    if settings.remove_inactive_units:
+        summary["nll_active_units_only"] = summary["nll"]
+        if not all(units.all() for units in active):
+            units = [values.astype(np.float32) for values in active]
+            removed = importance_sample(model, images, k, seed, (), units, label=f"{label}, active units only")
+            summary["nll_active_units_only"] = -float(np.mean(removed["log_likelihood_bound"], dtype=np.float64))
+    return summary, {**per_image, "activity": variances, "posterior_mean": means}
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean of values [n]; of a single value it is not known: NaN would not be JSON, so 0."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

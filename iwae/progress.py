@@ -1,0 +1,61 @@
+"""Progress bars on standard error: one line that moves on a terminal, a line every ten seconds in a log file."""
+
+import sys
+import time
+
+import progressbar
+
+SECONDS_ON_A_TERMINAL, SECONDS_IN_A_FILE = 0.1, 10.0
+
+
+class Bar:
+    """A progress bar over `total` steps; as a context manager it ends with the block.
+
+    Args:
+        total: number of steps.
+        label: what is going on, shown first.
+        variables: name -> format string with {value}, each shown, and set by `update(step, name=value)`.
+    """
+
+    def __init__(self, total: int, label: str, **variables: str):
+        self._total, self._last = total, {}
+        self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
+        self._drawn = time.monotonic()
+        self._bar = _start(total, label, variables)
+
+    def update(self, step: int, **values) -> None:
+        """Shows that `step` steps are done, at most so often as the output can bear."""
+        self._last = values
+        if time.monotonic() - self._drawn >= self._interval and step < self._total:
+            self._drawn = time.monotonic()
+            self._bar.update(step, **values)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        if self._last:
+            self._bar.update(**self._last)
+        self._bar.finish(dirty=error is not None)
+
+
+def _start(total, label, variables):
+    widgets = [label, " ", progressbar.Percentage(), " ", progressbar.Bar(), " "]
+    for name, pattern in variables.items():
+        widgets += [_Variable(name, pattern), "  "]
+    widgets.append(
+        progressbar.AdaptiveETA(format_not_started="", format="%(eta)s left", format_finished="in %(elapsed)s")
+    )
+    return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
+
+
+class _Variable(progressbar.Variable):
+    """A value of the bar in a format of its own; nothing while it has none."""
+
+    def __init__(self, name: str, pattern: str):
+        super().__init__(name)
+        self.pattern = pattern
+
+    def __call__(self, progress, data, format=None):
+        value = data["variables"][self.name]
+        return "" if value is None else self.pattern.format(value=value)

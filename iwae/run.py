@@ -1,0 +1,414 @@
+"""An experiment from start to end: load, train, evaluate, plot. The only module that knows all tasks.
+
+TensorFlow and what needs it are imported inside the functions, so that `import iwae` and `--help` do not wait for them.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iwae import config
+from iwae.config import ConfigError, Experiment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from iwae.datasets import Dataset
+    from iwae.model import IWAE
+
+# What may differ between the parameters of a finished run and those of a new command on the same folder.
+NOT_COMPARED = ("tasks", "results_dir", "overwrite", "data.path", "training.updates_per_call")
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with all that belongs to it; `evaluation` is the content of evaluation.json, {} before there is one."""
+
+    experiment: Experiment
+    folder: Path
+    dataset: "Dataset"
+    model: "IWAE"
+    evaluation: dict[str, Any]
+
+    def images(self, split: str) -> "np.ndarray":
+        """The images [n, D] of a split as the model is given them: with the one binarization fixed by the seed."""
+        return prepared_images(self.dataset, split, self.experiment)
+
+    @property
+    def title(self) -> str:
+        """Run, dataset, objective and k, for the titles of plots."""
+        model = self.experiment.model
+        return f"{self.experiment.name} ({self.dataset.name}, {model.objective.upper()}, k = {model.k})"
+
+
+def run(experiment: Experiment) -> Run:
+    """Does the tasks of an experiment, or what is missing of them, and writes `results/<name>/`.
+
+    A finished run with the same parameters is left as it is, unless its tasks are asked for without "train": then these
+    are done again. An unfinished one is continued.
+
+    Raises:
+        ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
+        RunError: anything else that stops a run, in one line.
+    """
+    folder = Path(experiment.run_dir)
+    with _locked(folder, experiment), _Signals() as signals:
+        _check_same_parameters(folder, experiment)
+        _start_tensorflow()
+        dataset = load_data(experiment)
+        model = build_model(experiment, dataset)
+        _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": _environment(dataset)})
+        weights = folder / "model.weights.h5"
+        redo = "train" not in experiment.tasks
+        if weights.exists():
+            model.load_weights(weights)
+        elif redo:
+            raise RunError(f"{weights}: expected the weights of a finished training, found none; add 'train' to tasks")
+        else:
+            _train(experiment, dataset, model, folder, signals)
+            _save_weights(model, weights)
+        result = Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
+        if "evaluate" in experiment.tasks and (redo or set(result.evaluation) != set(experiment.evaluation.splits)):
+            result = _evaluate(result)
+        if "plot" in experiment.tasks and (redo or not (folder / "plots").exists()):
+            _plot(result)
+    print(summary(result))
+    return result
+
+
+def load_run(folder: str | os.PathLike) -> Run:
+    """A run that lies under `folder`, with its trained model and its dataset."""
+    folder = Path(folder)
+    if not (folder / "experiment.json").exists():
+        raise RunError(f"{folder}: expected the folder of a run, with experiment.json, found none")
+    experiment = _read_experiment(folder)
+    _start_tensorflow()
+    dataset = load_data(experiment)
+    model = build_model(experiment, dataset)
+    weights = folder / "model.weights.h5"
+    if not weights.exists():
+        raise RunError(f"{weights}: expected the weights of a finished training, found none")
+    model.load_weights(weights)
+    return Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
+
+
+# ---- the parts of an experiment ----
+
+
+def load_data(experiment: Experiment) -> "Dataset":
+    """The dataset of an experiment.
+
+    Raises:
+        ConfigError: the parameters do not fit the data.
+    """
+    from iwae import datasets
+
+    data = experiment.data
+    try:
+        dataset = datasets.load_dataset(
+            data.name, data.path, seed=experiment.seed, synthetic_examples=data.synthetic_examples
+        )
+    except ValueError as error:
+        raise ConfigError(f"data.name: {error}") from None
+    except OSError as error:
+        raise RunError(str(error)) from None
+    if data.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "
+            f"got {data.batch_size}"
+        )
+    if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
+        warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
+    return dataset
+
+
+def prepared_images(dataset: "Dataset", split: str, experiment: Experiment) -> "np.ndarray":
+    """The images [n, D] of a split with the binarization of the experiment; stochastic becomes one fixed draw."""
+    from iwae import datasets
+
+    how = experiment.data.binarization
+    images = getattr(dataset, split)
+    return datasets.binarize(images, "fixed" if how == "stochastic" else how, experiment.seed)
+
+
+def build_model(experiment: Experiment, dataset: "Dataset") -> "IWAE":
+    """The model of an experiment with its initial weights, or those of the run `training.start_from` names."""
+    from iwae.model import IWAE
+
+    settings = experiment.model
+    model = IWAE(
+        input_dim=dataset.train.shape[1],
+        latent_units=settings.latent_units,
+        hidden_units=settings.hidden_units,
+        objective=settings.objective,
+        k=settings.k,
+        likelihood=settings.likelihood,
+        estimator=settings.estimator,
+        alpha=settings.alpha,
+        groups=settings.groups,
+        mixture=settings.mixture,
+        beta=settings.beta,
+        data_mean=dataset.train_mean,
+        data_std=dataset.train_std,
+        seed=experiment.seed,
+    )
+    if experiment.training.start_from is not None:
+        start = Path(experiment.training.start_from)
+        other = _read_experiment(start).model
+        for name in ("latent_units", "hidden_units", "likelihood"):
+            if getattr(other, name) != getattr(settings, name):
+                raise ConfigError(
+                    f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
+                    f"got {getattr(settings, name)}"
+                )
+        model.load_weights(start / "model.weights.h5")
+    return model
+
+
+def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Path, signals: "_Signals") -> None:
+    from iwae import checkpoints, training
+
+    stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
+    try:
+        with signals.deferred():
+            training.train(
+                model,
+                dataset.train if stochastic else prepared_images(dataset, "train", experiment),
+                prepared_images(dataset, "valid", experiment),
+                experiment.training,
+                stochastic=stochastic,
+                batch=experiment.data.batch_size,
+                seed=experiment.seed,
+                folder=folder,
+                beta=experiment.model.beta,
+                beta_warmup_epochs=experiment.model.beta_warmup_epochs,
+                stop_requested=lambda: signals.received is not None,
+            )
+    except training.StopRequested:
+        print(f"stopped; a checkpoint is in {folder / 'checkpoints'}: the same command continues", file=sys.stderr)
+        raise Interrupted(signals.received) from None
+    except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
+        raise RunError(f"{error} (run {folder})") from None
+
+
+def _evaluate(run: Run) -> Run:
+    from iwae import evaluation
+
+    settings, results = run.experiment.evaluation, {}
+    for split in settings.splits:
+        images = run.images(split)
+        results[split], _ = evaluation.evaluate(run.model, images, settings, run.experiment.seed, f"evaluate {split}")
+    _write_json(run.folder / "evaluation.json", results)
+    return Run(run.experiment, run.folder, run.dataset, run.model, results)
+
+
+def _plot(run: Run) -> None:
+    """All figures of a run into plots/; the folder appears when they are all there."""
+    import numpy as np
+
+    from iwae import evaluation, plots, training
+
+    seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
+    figures = {}
+    log = training.read_log(run.folder / "log.csv")
+    if log:
+        columns = {name: [row[name] for row in log] for name in training.Bookkeeper.COLUMNS}
+        figures["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
+    means = evaluation.posterior_means(run.model, test, seed)
+    if shape:
+        samples = np.array(run.model.sample(100, (seed, 0)))
+        figures["samples"] = plots.samples(samples.reshape(-1, *shape), run.title)
+        chosen = test[:40]
+        reconstructions = np.array(run.model.decode_mean(run.model.encode(chosen, 1, (seed, 1))[0][0]))
+        figures["reconstructions"] = plots.reconstructions(
+            chosen.reshape(-1, *shape), reconstructions.reshape(-1, *shape), run.title
+        )
+    for i, layer in enumerate(means, start=1):
+        points, axis_labels = plots.project(layer)
+        name = "posterior_scatter" if len(means) == 1 else f"posterior_scatter_z{i}"
+        title = run.title if len(means) == 1 else f"{run.title}, stochastic layer {i}"
+        figures[name] = plots.latent_scatter(points, run.dataset.labels["test"], title, "means", axis_labels)
+    threshold = run.experiment.evaluation.active_unit_threshold
+    figures["active_units"] = plots.active_units(evaluation.activity(means), threshold, run.title)
+
+    temporary = run.folder / ".plots.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name, figure in figures.items():
+        plots.save(figure, temporary / f"{name}.png")
+    shutil.rmtree(run.folder / "plots", ignore_errors=True)
+    temporary.rename(run.folder / "plots")
+
+
+def summary(run: Run) -> str:
+    """What a run gave, in a few lines for the terminal."""
+    lines = [f"{run.title}: {run.folder}"]
+    for split, values in run.evaluation.items():
+        active = "+".join(str(units) for units in values["active_units"])
+        lines.append(
+            f"  {split}: NLL {values['nll']:.2f} +- {values['nll_stderr']:.2f} nats (L_{values['k']}, "
+            f"{values['examples']} examples), active units {active}"
+        )
+    plots = sorted((run.folder / "plots").glob("*.png"))
+    if plots:
+        lines.append(f"  {len(plots)} plots in {run.folder / 'plots'}")
+    return "\n".join(lines)
+
+
+# ---- the folder of a run ----
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, experiment: Experiment):
+    """Makes the folder and holds its lock; the operating system frees the lock of a process that died."""
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise RunError(f"{folder}: expected a folder that can be written, got: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder}: another process is working on this run") from None
+        if experiment.overwrite:
+            for entry in folder.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        yield
+
+
+def _check_same_parameters(folder: Path, experiment: Experiment) -> None:
+    if not (folder / "experiment.json").exists():
+        return
+    found = [
+        f"{name} was {before!r}, is {now!r}"
+        for name, before, now in config.differences(_read_experiment(folder), experiment)
+        if name not in NOT_COMPARED
+    ]
+    if found:
+        raise ConfigError(
+            f"name: {str(folder)!r} holds a run with other parameters ({'; '.join(found)}); "
+            "choose another name, or --overwrite to start afresh"
+        )
+
+
+def _read_experiment(folder: Path) -> Experiment:
+    values = _read_json(folder / "experiment.json")
+    if not values:
+        raise RunError(f"{folder / 'experiment.json'}: expected the parameters of a run, found none")
+    values.pop("environment", None)
+    return config.from_dict(values)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    from iwae import checkpoints
+
+    checkpoints.write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _save_weights(model: "IWAE", path: Path) -> None:
+    temporary = path.with_name(".part.weights.h5")
+    model.save_weights(temporary)
+    os.replace(temporary, path)
+
+
+# ---- the process ----
+
+
+class _Signals:
+    """SIGINT and SIGTERM end the run with `Interrupted`: at once, or while `deferred`, when training asks."""
+
+    def __init__(self):
+        self.received: int | None = None
+        self._deferred = False
+
+    def __enter__(self):
+        self._previous = {}
+        with contextlib.suppress(ValueError):  # handlers belong to the main thread; elsewhere all stays as it is
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self):
+        self._deferred = True
+        yield
+        self._deferred = False
+
+    def _handle(self, number, _frame):
+        if self._deferred and self.received is None:
+            self.received = number
+            print("\nstopping after this block of updates, to save a checkpoint ...", file=sys.stderr, flush=True)
+        else:
+            raise Interrupted(number)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run; `exit_status` is what a shell expects of that."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_status = 128 + number
+
+
+def _start_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # too late: the user has used the GPU, with settings of their own
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _environment(dataset: "Dataset") -> dict[str, Any]:
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "git_commit": _git_commit(),
+        "dataset_fingerprint": dataset.fingerprint,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, with "+changes" if the files differ from it; None outside a repository."""
+    try:
+        describe = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return describe.stdout.strip() or None

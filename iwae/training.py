@@ -1,0 +1,377 @@
+"""Training: the schedule, the images on the device, blocks of shuffled indices, callbacks, checkpoints.
+
+How a run flows: `index_blocks` yields blocks of shuffled indices [S, B] -> Keras `fit` -> `IWAE.train_step` runs S
+updates in one compiled loop on `ResidentImages` -> callbacks (validation, log, checkpoint, progress) at block and epoch
+ends. Everything random depends on the experiment's seed and on the number of the update or epoch alone, so a continued
+run is the uninterrupted one.
+"""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from iwae import checkpoints, layers, progress
+
+# Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, half the
+# memory of floats and half the random words of 32-bit uniforms.
+_THRESHOLD_BITS = 15
+
+
+class ResidentImages:
+    """Images on the device, from which batches are taken by index inside the compiled training loop.
+
+    Args:
+        images: [n, D]; grey values in [0, 1] with `stochastic`, else what the model is to be given.
+        stochastic: every time an image is used, each pixel is drawn anew from Bernoulli(grey value).
+    """
+
+    def __init__(self, images: np.ndarray, stochastic: bool):
+        self.stochastic = stochastic
+        if stochastic:
+            images = np.round(images * 2.0**_THRESHOLD_BITS).astype(np.uint16)
+        elif np.all((images == 0) | (images == 1)):
+            images = images.astype(np.uint8)
+        self.values = tf.constant(images)
+
+    def batch(self, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Images [B, D], float32, for indices [B]; `seed` [2] decides the binarization."""
+        values = tf.gather(self.values, indices)
+        if not self.stochastic:
+            return tf.cast(values, tf.float32)
+        rows, columns = values.shape
+        words = tf.random.stateless_uniform(
+            [rows, (columns + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        bits = tf.reshape(tf.bitcast(words, tf.uint16), [rows, -1])[:, :columns]
+        bits = tf.bitwise.right_shift(bits, tf.constant(16 - _THRESHOLD_BITS, tf.uint16))
+        return tf.cast(tf.cast(bits, tf.int32) < tf.cast(values, tf.int32), tf.float32)
+
+
+def index_blocks(
+    examples: int, batch: int, rows: int, seed: int, first_epoch: int = 0, first_block: int = 0
+) -> Iterator[tuple[np.ndarray]]:
+    """Endless blocks of indices [rows, batch], shuffled anew each epoch by (seed, epoch).
+
+    An epoch uses every example once; it is padded with -1 at its end, to whole batches and whole blocks.
+    """
+    blocks = blocks_per_epoch(examples, batch, rows)
+    epoch = first_epoch
+    while True:
+        order = np.full(blocks * rows * batch, -1, np.int32)
+        order[:examples] = np.random.default_rng([seed, epoch]).permutation(examples)
+        for block in order.reshape(blocks, rows, batch)[first_block:]:
+            yield (block,)  # the form Keras wants: (inputs,)
+        epoch, first_block = epoch + 1, 0
+
+
+def blocks_per_epoch(examples: int, batch: int, rows: int) -> int:
+    """Blocks of `rows` updates that an epoch of `examples` takes; the last one may be padded."""
+    return math.ceil(math.ceil(examples / batch) / rows)
+
+
+def epochs(settings) -> int:
+    """Passes over the data of `config.Training`: `epochs`, or all of the paper's stages, (3^stages - 1) / 2."""
+    return settings.epochs if settings.epochs is not None else (3**settings.stages - 1) // 2
+
+
+def learning_rate(settings, epoch: int) -> float:
+    """Learning rate of an epoch, counted from 0, under `config.Training`.
+
+    "burda": stage i = 0, 1, ... lasts 3^i epochs at learning_rate * 10^(-i/7) (Burda et al. 2015, section 5).
+    "multistep": learning_rate times gamma for each of the milestones that has been reached.
+    """
+    if settings.schedule == "burda":
+        stage = next(i for i in range(epoch + 1) if epoch < (3 ** (i + 1) - 1) // 2)
+        return settings.learning_rate * 10 ** (-stage / 7)
+    if settings.schedule == "multistep":
+        return settings.learning_rate * settings.gamma ** sum(epoch >= milestone for milestone in settings.milestones)
+    return settings.learning_rate
+
+
+class StopRequested(Exception):
+    """Training was asked to stop, and has saved everything."""
+
+
+class NonFiniteBound(ArithmeticError):
+    """The bound became infinite or not a number."""
+
+
+def train(
+    model,
+    images: np.ndarray,
+    valid: np.ndarray,
+    settings,
+    *,
+    stochastic: bool,
+    batch: int,
+    seed: int,
+    folder: Path,
+    beta: float = 1.0,
+    beta_warmup_epochs: int = 0,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> None:
+    """Trains `model` under `config.Training`, or continues it from the newest checkpoint in `folder`.
+
+    Args:
+        model: an `IWAE`, not compiled.
+        images: [n, D]. Grey values in [0, 1] with `stochastic`, else what the model is given.
+        valid: [m, D], binarized; the bound on them is logged each epoch. May be empty.
+        settings: `config.Training`.
+        stochastic: binarize anew each time an image is used.
+        batch: B.
+        seed: of order, binarization and noise.
+        folder: of the run; gets `checkpoints/`, `log.csv` and `tensorboard/`.
+        beta, beta_warmup_epochs: weight of the KL term, reached linearly from 0 over so many epochs.
+        stop_requested: asked after every block; once it says so, a checkpoint is written and training stops.
+
+    Raises:
+        NonFiniteBound: at the update where the bound is not finite; the last checkpoint stays.
+        StopRequested: `stop_requested` said so; everything is saved.
+    """
+    model.hold(ResidentImages(images, stochastic))
+    optimizer = keras.optimizers.Adam(
+        settings.learning_rate, beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon
+    )
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer=optimizer)
+    rows = min(settings.updates_per_call, math.ceil(len(images) / batch))
+    blocks = blocks_per_epoch(len(images), batch, rows)
+    total = epochs(settings)
+
+    def set_rates(epoch: int) -> None:
+        optimizer.learning_rate.assign(learning_rate(settings, epoch))
+        model.beta.assign(beta * min(1.0, epoch / beta_warmup_epochs) if beta_warmup_epochs else beta)
+
+    validation = ValidationBound(model, valid, seed) if len(valid) else None
+    keeper = Bookkeeper(model, settings, validation, len(images), batch, rows, folder, set_rates, stop_requested)
+    keeper.restore()
+    tensorboard = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False, profile_batch=0)
+    variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
+    with progress.Bar(total * blocks, "train", **variables) as keeper.bar:
+        # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
+        while keeper.epoch < total and not keeper.stopped:
+            model.fit(
+                index_blocks(len(images), batch, rows, seed, keeper.epoch, keeper.block),
+                epochs=keeper.epoch + 1 if keeper.block else total,
+                initial_epoch=keeper.epoch,
+                steps_per_epoch=blocks - keeper.block,
+                shuffle=False,
+                verbose=0,
+                callbacks=[keeper, tensorboard],
+            )
+    if keeper.best_weights is not None:
+        _assign(model.variables, keeper.best_weights)
+
+
+class Bookkeeper(keras.callbacks.Callback):
+    """What goes on beside the updates: rates, validation, log, checkpoints, early stopping, progress, stopping.
+
+    `epoch` counts finished epochs, `block` finished blocks of the epoch under way.
+    """
+
+    COLUMNS = ("epoch", "updates", "learning_rate", "train_bound", "valid_bound", "seconds", "images_per_second")
+    CHECKPOINT_SECONDS = 60.0  # a checkpoint inside an epoch at least this often
+    CHECKPOINT_SHARE = 0.05  # at the end of an epoch, unless checkpoints would take more than this share of the time
+
+    def __init__(self, model, settings, validation, examples, batch, rows, folder, set_rates, stop_requested):
+        super().__init__()
+        self.network, self.settings, self.validation, self.examples = model, settings, validation, examples
+        self.batch, self.rows, self.folder = batch, rows, Path(folder)
+        self.set_rates, self.stop_requested = set_rates, stop_requested
+        self.epoch, self.block, self.seconds = 0, 0, 0.0
+        self.tracked = None  # state of the mean bound of a half epoch, restored
+        self.best, self.best_weights, self.waited, self.stopped = -math.inf, None, 0, False
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        self.log = self.folder / "log.csv"
+        self.blocks = blocks_per_epoch(examples, batch, rows)
+        self.bar: progress.Bar
+
+    # ---- Keras calls these ----
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.set_rates(epoch)
+        if self.tracked is not None:
+            _assign(self.network.bound_tracker.variables, self.tracked)
+            self.tracked = None
+        self.clock = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if logs["nonfinite_update"]:
+            raise NonFiniteBound(
+                f"the bound is not finite at update {int(logs['nonfinite_update'])} (epoch {self.epoch + 1}); "
+                "try a smaller training.learning_rate"
+            )
+        self._count_seconds()
+        self.block += 1
+        done = min(self.block * self.rows * self.batch, self.examples)
+        self.bar.update(
+            self.epoch * self.blocks + self.block,
+            epoch=self.epoch + 1,
+            bound=logs["bound"],
+            speed=done / self.seconds,
+        )
+        stop = self.stop_requested()
+        if self.block < self.blocks and (stop or time.monotonic() - self.saved_at > self.CHECKPOINT_SECONDS):
+            self.save()
+            if stop:
+                raise StopRequested
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._count_seconds()
+        row = {
+            "epoch": epoch + 1,
+            "updates": int(self.network.optimizer.iterations),
+            "learning_rate": float(self.network.optimizer.learning_rate),
+            "train_bound": logs["bound"],
+            "valid_bound": self.validation() if self.validation else math.nan,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.examples / self.seconds, 1),
+        }
+        logs.pop("nonfinite_update")
+        logs.update(valid_bound=row["valid_bound"], learning_rate=row["learning_rate"])  # for TensorBoard
+        self._write_row(row)
+        self.epoch, self.block, self.seconds = epoch + 1, 0, 0.0
+        self._judge(row["valid_bound"])
+        last, stop = self.epoch == epochs(self.settings) or self.stopped, self.stop_requested()
+        if last or stop or time.monotonic() - self.saved_at > self.save_seconds / self.CHECKPOINT_SHARE:
+            self.save()
+        if stop and not last:
+            raise StopRequested
+
+    # ---- state ----
+
+    def save(self) -> None:
+        started = time.monotonic()
+        arrays = _named("model", self.network.variables) | _named("optimizer", self.network.optimizer.variables)
+        arrays |= _named("tracker", self.network.bound_tracker.variables)
+        if self.best_weights is not None:
+            arrays |= {f"best/{i:03d}": values for i, values in enumerate(self.best_weights)}
+        state = {
+            "epoch": self.epoch,
+            "block": self.block,
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "best": self.best if math.isfinite(self.best) else None,
+            "stopped": self.stopped,
+        }
+        if not all(np.all(np.isfinite(values)) for values in arrays.values()):
+            raise NonFiniteBound(
+                f"a weight is not finite after update {int(self.network.optimizer.iterations)} "
+                f"(epoch {self.epoch + 1}); try a smaller training.learning_rate"
+            )
+        checkpoints.save(self.folder / "checkpoints", int(self.network.optimizer.iterations), arrays, state)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - started
+
+    def restore(self) -> None:
+        """Takes up the newest checkpoint, if there is one, and cuts the log back to it."""
+        found = checkpoints.load(self.folder / "checkpoints")
+        rows = []
+        if found:
+            arrays, state = found
+            self.epoch, self.block, self.seconds = state["epoch"], state["block"], state["seconds"]
+            self.waited, self.stopped = state["waited"], state["stopped"]
+            self.best = -math.inf if state["best"] is None else state["best"]
+            _assign(self.network.variables, _numbered("model", arrays))
+            _assign(self.network.optimizer.variables, _numbered("optimizer", arrays))
+            self.best_weights = _numbered("best", arrays) or None
+            if self.block:
+                self.tracked = _numbered("tracker", arrays)
+            rows = [row for row in read_log(self.log) if row["epoch"] <= self.epoch]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        checkpoints.write_atomically(self.log, text.getvalue().encode())
+
+    def _judge(self, bound: float) -> None:
+        if self.settings.early_stopping_patience is None:
+            return
+        if bound > self.best + self.settings.early_stopping_threshold:
+            self.best, self.waited = bound, 0
+            self.best_weights = [np.array(variable) for variable in self.network.variables]
+        else:
+            self.waited += 1
+            if self.waited >= self.settings.early_stopping_patience:
+                self.stopped = self.network.stop_training = True
+
+    def _write_row(self, row: dict) -> None:
+        with open(self.log, "a", newline="") as file:
+            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerow(row)
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+
+
+class ValidationBound:
+    """The model's objective on held-out images, always with the same noise: comparable between epochs.
+
+    Args:
+        model: an `IWAE`.
+        images: [m, D], as the model is given them.
+        seed: of the noise.
+    """
+
+    def __init__(self, model, images: np.ndarray, seed: int):
+        samples = model.samples_per_example
+        batch = max(1, min(len(images), 1000 // samples))
+        count = math.ceil(len(images) / batch)
+        padded = np.zeros((count * batch, images.shape[1]), images.dtype)
+        padded[: len(images)] = images
+        resident = ResidentImages(padded, stochastic=False)
+
+        @tf.function(jit_compile=True)
+        def mean_bound(values):
+            def add_batch(i, total):
+                x = tf.cast(values[i], tf.float32)
+                noise = model.draw_noise(samples, batch, layers.fold_seed(tf.stack([seed, i]), _VALIDATION_STREAM))
+                bound = model.objective(model.log_weight_terms(x, noise).log_weights())
+                real = i * batch + tf.range(batch) < len(images)
+                return i + 1, total + tf.reduce_sum(tf.where(real, bound, 0.0))
+
+            return tf.while_loop(lambda i, _: i < count, add_batch, (0, 0.0))[1] / len(images)
+
+        values = tf.reshape(resident.values, [count, batch, -1])
+        self._compiled = lambda: mean_bound(values)
+
+    def __call__(self) -> float:
+        return float(self._compiled())
+
+
+_VALIDATION_STREAM = 5  # apart from the streams of the model and of the evaluation
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a `log.csv`; a last line that was cut short is left out. An absent file has none."""
+    rows = []
+    if path.exists():
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                try:
+                    values = {name: float(row[name]) for name in Bookkeeper.COLUMNS}
+                except (TypeError, ValueError):
+                    break
+                rows.append(values | {"epoch": int(values["epoch"]), "updates": int(values["updates"])})
+    return rows
+
+
+def _assign(variables, values) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _named(group: str, variables) -> dict[str, np.ndarray]:
+    return {f"{group}/{i:03d}": np.array(variable) for i, variable in enumerate(variables)}
+
+
+def _numbered(group: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{group}/")]
