@@ -150,19 +150,19 @@ class IWAE(keras.Model):
             stop_posterior: no gradient flows to the parameters of q through log q (it still flows through z).
         """
         k = noise[0].shape[0]
-        posterior, frozen, samples, log_posterior = [], [], [], []
+        posterior, samples, log_posterior = [], [], []
         below = x
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
             mean, log_std = _apply(encoder, below)
             z = mean + tf.exp(log_std) * epsilon
-            if units is not None:
-                z = z * units[i]
+            if stop_posterior:
+                frozen = _apply(encoder, below, stop_weights=True)
+                log_posterior.append(layers.gaussian_log_prob(z, *frozen, units and units[i]))
+            else:
+                log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
+            below = z if units is None else z * units[i]
             posterior.append((mean, log_std))
-            frozen.append(_apply(encoder, below, stop_weights=True) if stop_posterior else (mean, log_std))
-            samples.append(z)
-            below = z
-        for i, (z, (mean, log_std)) in enumerate(zip(samples, frozen, strict=True)):
-            log_posterior.append(layers.gaussian_log_prob(z, mean, log_std, units and units[i]))
+            samples.append(below)
         log_prior = [
             layers.gaussian_log_prob(z, *_apply(decoder, above), units and units[i])
             for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True))

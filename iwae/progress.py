@@ -35,7 +35,7 @@ class Bar:
 
     def __exit__(self, error, *_):
         if self._last:
-            self._bar.update(**self._last)
+            self._bar.update(self._bar.value if error else self._total, **self._last)
         self._bar.finish(dirty=error is not None)
 
 
