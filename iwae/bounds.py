@@ -21,15 +21,17 @@ from iwae import config
 _FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {}
 
 
-def register(name: str, description: str) -> Callable[[Callable[..., tf.Tensor]], Callable[..., tf.Tensor]]:
+def register(
+    name: str, description: str | None = None
+) -> Callable[[Callable[..., tf.Tensor]], Callable[..., tf.Tensor]]:
     """Makes a function of log weights [k, B] -> [B] available as `Model.objective=name`.
 
     Keyword parameters of the function that are named like a field of `config.Model` (alpha, groups, mixture) are filled
-    in from there. `description` is shown by `--help`.
+    in from there. `description` is one line for `iwae.config.OBJECTIVES`; those there already need none.
     """
 
     def add(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-        config.OBJECTIVES[name] = description
+        config.OBJECTIVES.setdefault(name, description or name)
         _FUNCTIONS[name] = function
         return function
 
@@ -48,16 +50,50 @@ def objective(name: str, **options: float) -> Callable[[tf.Tensor], tf.Tensor]:
     return functools.partial(_FUNCTIONS[name], **{key: value for key, value in options.items() if key in accepted})
 
 
-@register("vae", "the VAE's evidence lower bound: the mean of the k log weights")
+@register("vae")
+@register("vae_analytic_kl")  # of log weights whose KL term is in closed form (IWAE.training_log_weights)
 def elbo(log_weights: tf.Tensor) -> tf.Tensor:
     """L_1 estimated by the mean of k log weights (Burda et al. 2015, eq. 3). [k, B] -> [B], nats."""
     return tf.reduce_mean(log_weights, axis=0)
 
 
-@register("iwae", "the importance weighted bound L_k: the log of the mean of the k weights")
+@register("iwae")
 def importance_weighted(log_weights: tf.Tensor) -> tf.Tensor:
     """L_k = log 1/k sum_i w_i (Burda et al. 2015, eq. 8). [k, B] -> [B], nats."""
     return tf.reduce_logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
+
+
+@register("renyi")
+def renyi(log_weights: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Renyi bound 1 / (1 - alpha) log 1/k sum_i w_i^(1 - alpha) (Li & Turner 2016, eq. 9). [k, B] -> [B], nats.
+
+    alpha = 0 is the IWAE bound; alpha -> 1 is L_1.
+    """
+    return importance_weighted((1 - alpha) * log_weights) / (1 - alpha)
+
+
+@register("miwae")
+def miwae(log_weights: tf.Tensor, groups: int) -> tf.Tensor:
+    """Mean over groups of the bound L_k of each group (Rainforth et al. 2018). [groups * k, B] -> [B], nats."""
+    total, batch = log_weights.shape[0], tf.shape(log_weights)[1]
+    grouped = tf.reshape(log_weights, [total // groups, groups * batch])  # axis 0 holds the samples of a group
+    return tf.reduce_mean(tf.reshape(importance_weighted(grouped), [groups, batch]), axis=0)
+
+
+@register("piwae")
+def piwae(log_weights: tf.Tensor) -> tf.Tensor:
+    """L_(groups * k), the target of the decoder; the encoder's is `miwae` (Rainforth et al. 2018). -> [B], nats."""
+    return importance_weighted(log_weights)
+
+
+ENCODER_OBJECTIVES = {"piwae": "miwae"}
+"""Objectives whose encoder is trained on another one."""
+
+
+@register("ciwae")
+def ciwae(log_weights: tf.Tensor, mixture: float) -> tf.Tensor:
+    """mixture * L_1 + (1 - mixture) * L_k (Rainforth et al. 2018). [k, B] -> [B], nats."""
+    return mixture * elbo(log_weights) + (1 - mixture) * importance_weighted(log_weights)
 
 
 def normalized_weights(log_weights: tf.Tensor) -> tf.Tensor:

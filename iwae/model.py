@@ -85,7 +85,10 @@ class IWAE(keras.Model):
                 raise ValueError(f"{name}: expected shape ({input_dim},), got {np.shape(values)}")
         self.input_dim, self.latent_units = input_dim, tuple(latent_units)
         self.k, self.seed, self.objective_name, self.estimator_name = k, seed, objective, estimator
-        self.objective = bounds.objective(objective, alpha=alpha, groups=groups, mixture=mixture)
+        options = {"alpha": alpha, "groups": groups, "mixture": mixture}
+        self.objective = bounds.objective(objective, **options)
+        other = bounds.ENCODER_OBJECTIVES.get(objective)
+        self.encoder_objective = bounds.objective(other, **options) if other else None
         self.estimator = estimators.get(estimator)
         self.samples_per_example = k * groups
         # A variable, so that a warm-up of beta does not compile the training step anew.
@@ -173,6 +176,17 @@ class IWAE(keras.Model):
             values.shape.assert_is_compatible_with((k, x.shape[0]))  # a broadcast would be silent
         return terms
 
+    def training_log_weights(self, terms: LogWeightTerms) -> tf.Tensor:
+        """What the objective is taken of: log weights [k, B] with the weight beta on the KL term, in nats.
+
+        With the objective "vae_analytic_kl" that term is KL(q(z | x) || N(0, I)) in closed form.
+        """
+        if self.objective_name != "vae_analytic_kl":
+            return terms.log_weights(self.beta)
+        ((mean, log_std),) = terms.posterior
+        kl = tf.reduce_sum(0.5 * (tf.square(mean) + tf.exp(2 * log_std) - 1) - log_std, axis=-1)
+        return terms.log_likelihood - self.beta * kl
+
     def log_weights(self, x: tf.Tensor, k: int, seed) -> tf.Tensor:
         """log w_i = log p(x, z_i) - log q(z_i | x), z_i ~ q(z | x): x [B, D] -> [k, B], nats.
 
@@ -239,6 +253,16 @@ class IWAE(keras.Model):
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     @property
+    def encoder_variables(self) -> list:
+        """Trainable variables of q, from the data upwards."""
+        return [variable for layer in self.encoder for variable in layer.trainable_variables]
+
+    @property
+    def decoder_variables(self) -> list:
+        """Trainable variables of p, from the data upwards."""
+        return [variable for layer in self.decoder for variable in layer.trainable_variables]
+
+    @property
     def metrics(self):
         return [self.bound_tracker]
 
@@ -291,7 +315,8 @@ class IWAE(keras.Model):
     def _update(self, x, valid):
         """One step of the optimizer; returns the mean bound over the examples with valid = 1."""
         noise = self.draw_noise(self.samples_per_example, x.shape[0] or tf.shape(x)[0], self._update_seed("posterior"))
-        bound, gradients = self.estimator(self, x, noise, valid / tf.reduce_sum(valid))
+        weights = valid / tf.reduce_sum(valid)
+        bound, gradients = self.estimator(self, x, noise, weights, self._update_seed("estimator"))
         self.optimizer.apply([-g for g in gradients], self.trainable_variables)
         return bound
 
@@ -302,7 +327,7 @@ class IWAE(keras.Model):
         return layers.fold_seed(tf.stack([self.seed, self._updates()]), _STREAMS[stream])
 
 
-_STREAMS = {"binarize": 1, "posterior": 2, "test": 3}
+_STREAMS = {"binarize": 1, "posterior": 2, "test": 3, "estimator": 6}
 
 
 def _as_seed(seed) -> tf.Tensor:
