@@ -9,23 +9,41 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import os
+import re
 import sys
 import textwrap
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
-from iwae import config
+from iwae import config, predecessor, presets
 from iwae.config import ConfigError, Experiment
+from iwae.run import RunError, run
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
 
 The defaults are the parameters at the top of experiments.py.
 
 "Paper" is Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, ICLR 2016."""
+
+# What is run, beside the parameters: metavar and help.
+_CHOICES = {
+    "list": ("", "Print the presets, the experiments of the paper and of its predecessors, and stop."),
+    "preset": ("NAME ...", "Run presets, or groups of them; every other option is a change to each."),
+    "file": ("FILE", "Run an experiment file of the PyTorch predecessor, a dictionary `experiment = {...}`."),
+}
+_GRID = (
+    "PARAMETER VALUE ...",
+    "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
+)
+
+# A change in these makes no other run of a preset, so that they add nothing to its name.
+_NOT_IN_NAME = ("name", "tasks", "results_dir", "overwrite", "data.path", "training.updates_per_call")
 
 
 @dataclass(frozen=True)
@@ -46,37 +64,142 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
     The exit status is 0, 2 for a parameter that cannot be used, 1 for a run that failed, 130 after Ctrl-C.
     """
     try:
-        chosen = parse(sys.argv[1:] if arguments is None else arguments, _made(experiment))
-        from iwae.run import RunError, run  # here, so that neither --help nor a mistake waits for TensorFlow
+        experiments, notes = plan(sys.argv[1:] if arguments is None else arguments, _made(experiment))
     except ConfigError as error:
         _end(2, error)
     except BrokenPipeError:  # the reader of --help has gone; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     try:
-        run(chosen)
+        if len(experiments) > 1:
+            sys.exit(run_all(experiments, run))
+        run(experiments[0])
     except ConfigError as error:
         _end(2, error)
     except RunError as error:
         _end(1, error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(getattr(error, "exit_status", 130))
     sys.exit(0)
 
 
-def parse(arguments: Sequence[str], default: Experiment) -> Experiment:
-    """The experiment of a command line: `default` with the parameters that the words in `arguments` give.
+def run_all(experiments: Sequence[Experiment], run: Callable[[Experiment], Any]) -> int:
+    """Runs one experiment after the other, whatever becomes of them, and says at the end which failed.
 
-    `--help` prints the options and exits.
+    Finished runs are left as they are and unfinished ones continued, for that is what `run` does.
+
+    Returns:
+        The exit status: 1 if any failed, else 0.
+    """
+    failed: list[tuple[str, Exception]] = []
+    for i, experiment in enumerate(experiments, start=1):
+        print(f"== {i}/{len(experiments)} {experiment.name}", flush=True)
+        try:
+            run(experiment)
+        except (ConfigError, RunError) as error:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            failed.append((experiment.name, error))
+        except Exception as error:  # a fault in one run must not cost the others
+            traceback.print_exc()
+            failed.append((experiment.name, error))
+    print(f"== {len(experiments) - len(failed)} of {len(experiments)} runs are done", flush=True)
+    for name, reason in failed:
+        print(f"failed: {name}: {_one_line(reason)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment], list[str]]:
+    """The experiments that a command line asks for, all of them checked, and lines to tell about them.
+
+    `--help` and `--list` print and exit.
 
     Raises:
         ConfigError: for an unknown option and for a value that is refused.
     """
-    return with_words(default, read_words(arguments, default))
+    words, choices = read_words(arguments, default)
+    if "list" in choices:
+        print(presets.listing(), flush=True)
+        sys.exit(0)
+    if "preset" in choices and "file" in choices:
+        raise ConfigError("file: expected either --preset or --file, got both")
+    grid = _grid(choices["grid"], words)
+
+    notes: list[str] = []
+    variants: list[tuple[Experiment, str | None]] = [(default, None)]
+    if "file" in choices:
+        start, notes = predecessor.read(_only("file", choices["file"]), default)
+        variants = [(with_words(start, words), None)]
+    elif "preset" in choices:
+        cells = presets.expand(choices["preset"])
+        if "name" in words and len(cells) > 1:
+            raise ConfigError(f"name: expected none with {len(cells)} presets, got {config.shown(words['name'][0])}")
+        variants = [(presets.experiment(cell, default), cell) for cell in cells]
+    experiments = [_variant(start, cell, words, point) for start, cell in variants for point in grid]
+    names = [experiment.name for experiment in experiments]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
+    return experiments, notes
 
 
-def read_words(arguments: Sequence[str], default: Experiment) -> dict[str, tuple[str, ...]]:
-    """The words after each option that is there, by the dotted name of the parameter: `{"model.k": ("5",)}`.
+def _variant(start: Experiment, cell: str | None, words: Mapping, point: Mapping[str, Sequence[str]]) -> Experiment:
+    """`start` with what the command line changes in it, and at one point of the grid, under a name that says so."""
+    changed = with_words(start, {**words, **point})
+    in_name = set(point)
+    if cell is not None and "name" not in words:
+        in_name |= {
+            name
+            for name, _, _ in config.differences(start, changed)
+            if name not in _NOT_IN_NAME and not name.startswith("evaluation.")
+        }
+    values = config.flatten(changed)
+    order = sorted(in_name, key=lambda name: (name == "seed", list(values).index(name)))
+    ending = "".join(f"_{_label(name, values[name])}" for name in order)
+    changed = dataclasses.replace(changed, name=changed.name + ending)
+    return changed if cell is None else presets.continuation(cell, changed, ending)
+
+
+def _label(name: str, value: Any) -> str:
+    """A parameter and its value as a part of a run's name: `k5`, `objective-vae`, `latent_units100-50`."""
+    section, _, last = name.rpartition(".")
+    if name == "data.name":
+        last, value = "data", os.path.basename(value).removesuffix(".npz")
+    elif section in ("data", "evaluation"):
+        last = f"{section}_{last}"
+    text = re.sub(r"[^A-Za-z0-9_.+]+", "-", _written(value))
+    return last + text if text[0].isdigit() else f"{last}-{text}"
+
+
+def _grid(options: Sequence[Sequence[str]], words: Mapping[str, Sequence[str]]) -> list[dict[str, tuple[str, ...]]]:
+    """Every point of the grid: the words for each of its parameters."""
+    axes: dict[str, list[tuple[str, ...]]] = {}
+    for option in options:
+        if len(option) < 2:
+            raise ConfigError(
+                "grid: expected a parameter and its values, such as --grid model.k 1 5 50, got "
+                f"{config.shown(' '.join(option)) if option else 'none'}"
+            )
+        name = option[0].replace("-", "_")
+        if name not in _parameters():
+            near = _did_you_mean(name, list(_parameters()))
+            raise ConfigError(f"grid: expected the name of a parameter, got {config.shown(option[0])}{near}")
+        if name == "name":
+            raise ConfigError("grid: expected a parameter other than name, to which the values are added, got name")
+        if name in words or name in axes:
+            raise ConfigError(f"grid: expected each parameter once, got {name} twice")
+        split = "/" if name == "model.hidden_units" else None  # there a word is the list of one layer
+        axes[name] = [tuple(value.split(split)) if split else (value,) for value in option[1:]]
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def read_words(arguments: Sequence[str], default: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The words after each option that is there.
+
+    Returns:
+        Those of the parameters, by dotted name, `{"model.k": ("5",)}`, and those that choose what is run, by name; for
+        `grid`, which can be given several times, a list.
 
     Raises:
         ConfigError: for an option that does not exist and for a word that belongs to none.
@@ -96,7 +219,11 @@ def read_words(arguments: Sequence[str], default: Experiment) -> dict[str, tuple
     )
     if unknown:
         raise _unknown_word(unknown[0])
-    return {name: value.words for name, value in _leaves(tree) if isinstance(value, _Words)}
+    values = typing.cast("dict[str, Any]", tree)
+    grid = values.pop("grid")
+    words = {name: value.words for name, value in _leaves(values) if isinstance(value, _Words)}
+    choices: dict[str, Any] = {name: words.pop(name) for name in _CHOICES if name in words}
+    return words, choices | {"grid": grid}
 
 
 def with_words(experiment: Experiment, words: Mapping[str, Sequence[str]]) -> Experiment:
@@ -105,11 +232,7 @@ def with_words(experiment: Experiment, words: Mapping[str, Sequence[str]]) -> Ex
     Raises:
         ConfigError: for a value that is refused.
     """
-    values = config.to_dict(experiment)
-    for name, given in words.items():
-        *sections, last = name.split(".")
-        functools.reduce(dict.__getitem__, sections, values)[last] = _value(name, given, _parameters()[name])
-    return config.from_dict(values)
+    return config.replace(experiment, {name: _value(name, given) for name, given in words.items()})
 
 
 def _made(experiment: Callable[[], Experiment]) -> Experiment:
@@ -120,8 +243,12 @@ def _made(experiment: Callable[[], Experiment]) -> Experiment:
 
 
 def _end(status: int, error: Exception) -> NoReturn:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {_one_line(error)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 # ---- words to values ----
@@ -147,9 +274,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield prefix + name, value
 
 
-def _value(name: str, words: Sequence[str], annotation: Any) -> Any:
-    """The words as a value for `annotation`. A word that does not fit stays text, which `iwae.config` then refuses."""
-    annotation, optional = _bare(annotation)
+def _value(name: str, words: Sequence[str]) -> Any:
+    """The words as a value for a parameter. A word that does not fit stays text, which `iwae.config` then refuses."""
+    annotation, optional = _bare(_parameters()[name])
     none = [word.lower() for word in words] == ["none"]
     if optional and none:
         return None
@@ -160,9 +287,13 @@ def _value(name: str, words: Sequence[str], annotation: Any) -> Any:
         return [] if none else [value for word in words for value in _items(word, item)]
     if annotation is bool and not words:
         return True
+    return _scalar(_only(name, words), annotation)
+
+
+def _only(name: str, words: Sequence[str]) -> str:
     if len(words) != 1:
         raise ConfigError(f"{name}: expected one value, got {config.shown(' '.join(words)) if words else 'none'}")
-    return _scalar(words[0], annotation)
+    return words[0]
 
 
 def _items(word: str, annotation: Any) -> list[Any]:
@@ -197,39 +328,60 @@ def _unknown_word(word: str) -> ConfigError:
     if not word.startswith("-"):
         return ConfigError(f"{config.shown(word)}: expected an option such as --model.k 5, got a word without one")
     name = word.split("=")[0]
-    options = [_option(known) for known in _parameters()]
-    bare = name.lstrip("-").replace("_", "-")
-    same_end = [repr(option) for option in options if option.endswith(f".{bare}")]
-    near = f" (did you mean {' or '.join(same_end)}?)" if same_end else config.did_you_mean(f"--{bare}", options)
+    near = _did_you_mean(name.lstrip("-"), [_option(known) for known in (*_CHOICES, "grid", *_parameters())])
     return ConfigError(f"{config.shown(name)[1:-1]}: expected an option that --help lists, got an unknown one{near}")
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    """As `config.did_you_mean`, but a word that is the last part of dotted names means those."""
+    same_end = [repr(name) for name in known if name.replace("-", "_").endswith(f".{word}".replace("-", "_"))]
+    if same_end:
+        return f" (did you mean {' or '.join(same_end)}?)"
+    return config.did_you_mean(_option(word) if known[0].startswith("--") else word, known)
 
 
 # ---- values to words, for --help ----
 
 
 def _section_rule(info: Any) -> Any:
-    """tyro's description of a section: every option takes any number of words, which are kept as they are."""
-    if not dataclasses.is_dataclass(info.type):
+    """tyro's description of a section."""
+    section: type = info.type
+    if not dataclasses.is_dataclass(section):
         return None
-    from tyro.constructors import PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
+    from tyro.conf import UseAppendAction, arg
+    from tyro.constructors import StructConstructorSpec, StructFieldSpec
 
-    helps = help_texts(info.type)
     fields = []
-    for name, annotation in _annotation_tree(info.type).items():
+    if section is Experiment:
+        for name, (metavar, text) in _CHOICES.items():
+            fields.append(StructFieldSpec(name, _words_type(metavar, ""), "", text))
+        metavar, text = _GRID
+        repeated: Any = UseAppendAction[Annotated[list[list[str]], arg(metavar=metavar)]]
+        fields.append(StructFieldSpec("grid", repeated, [], text))
+    helps = help_texts(section)
+    for name, annotation in _annotation_tree(section).items():
         default = getattr(info.default, name)
         if isinstance(annotation, dict):
-            field_type: Any = type(default)
+            fields.append(StructFieldSpec(name, type(default), default))
         else:
-            spec = PrimitiveConstructorSpec(
-                nargs="*",
-                metavar=_metavar(annotation),
-                instance_from_str=lambda words: _Words(tuple(words)),
-                is_instance=lambda value: True,
-                str_from_instance=lambda text: [text],
-            )
-            field_type, default = Annotated[str, spec], _written(default)
-        fields.append(StructFieldSpec(name=name, type=field_type, default=default, helptext=helps.get(name)))
+            words_type = _words_type(_metavar(annotation), f"(default: {_written(default)})")
+            fields.append(StructFieldSpec(name, words_type, "", helps[name]))
     return StructConstructorSpec(instantiate=dict, fields=tuple(fields))
+
+
+def _words_type(metavar: str, hint: str) -> Any:
+    """The type that makes tyro take any number of words for an option and keep them as they are."""
+    from tyro.conf import arg
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    spec: Any = PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=lambda words: _Words(tuple(words)),
+        is_instance=lambda value: True,
+        str_from_instance=lambda text: [text],
+    )
+    return Annotated[str, spec, arg(help_behavior_hint=hint)]
 
 
 @functools.cache

@@ -45,16 +45,16 @@ DATASETS: dict[str, str] = {
     "fashion_mnist": "28x28 pictures of clothes, grey values",
     "omniglot": "28x28 handwritten characters of 50 alphabets, grey values",
     "digits": "8x8 handwritten digits that come with scikit-learn, no download",
-    "camel": "synthetic, one dimension: two normal densities at -1 and 1",
-    "linear2dim": "synthetic, two dimensions: a noisy line",
-    "two_clusters": "synthetic, two dimensions: two clusters",
-    "two_close_clusters": "synthetic, two dimensions: two clusters that overlap",
-    "simple_2_layers": "synthetic, two dimensions: four clusters",
-    "circle": "synthetic, two dimensions: a noisy circle",
+    "camel": "synthetic, 1-D: two clusters that overlap",
+    "two_close_clusters": "synthetic, 1-D: another name of camel",
+    "two_clusters": "synthetic, 1-D: two clusters apart",
+    "linear2dim": "synthetic, 2-D: a noisy line",
+    "simple_2_layers": "synthetic, 2-D: four clusters",
+    "circle": "synthetic, 2-D: a noisy circle",
 }
 """Name and one line about every dataset."""
 
-SYNTHETIC_DATASETS = ("camel", "linear2dim", "two_clusters", "two_close_clusters", "simple_2_layers", "circle")
+SYNTHETIC_DATASETS = tuple(name for name, about in DATASETS.items() if about.startswith("synthetic"))
 
 INT32_MAX = 2**31 - 1
 MAX_STAGES = 12
@@ -125,7 +125,8 @@ class _Section:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name, annotation in _annotations(type(self)).items():
+        section: type = type(self)
+        for name, annotation in _annotations(section).items():
             value = _convert(_join(self._path, name), getattr(self, name), annotation)
             object.__setattr__(self, name, value)
         for rule in self._rules:
@@ -137,9 +138,9 @@ class Data(_Section):
     """What the model is trained on."""
 
     name: DatasetName = "digits"
-    """Dataset: mnist, binarized_mnist, fashion_mnist, omniglot, digits (no download), the synthetic camel, linear2dim,
-    two_clusters, two_close_clusters, simple_2_layers, circle, or the path of an .npz with x_train and x_test.
-    Paper: mnist, omniglot, and binarized_mnist in its appendix."""
+    """Dataset: mnist, binarized_mnist, fashion_mnist, omniglot, digits (no download), the synthetic camel,
+    two_close_clusters, two_clusters, linear2dim, simple_2_layers, circle, or the path of an .npz with x_train and
+    x_test. Paper: mnist, omniglot, and binarized_mnist in its appendix."""
 
     batch_size: Count = 20
     """Examples an update. Paper: 20."""
@@ -435,13 +436,32 @@ def from_json(text: str) -> Experiment:
     return from_dict(values)
 
 
+def replace(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """`experiment` with other values for the parameters named in `changes`, as in `{"seed": 7, "model.k": 5}`.
+
+    Raises:
+        ConfigError: for a name that is no parameter's and for a value that is refused.
+    """
+    values = to_dict(experiment)
+    known = flatten(experiment)
+    for name, value in changes.items():
+        if name not in known:
+            raise ConfigError(
+                f"{name}: expected the name of a parameter, got an unknown one{did_you_mean(name, known)}"
+            )
+        *section, last = name.split(".")
+        (values[section[0]] if section else values)[last] = value
+    return from_dict(values)
+
+
 def flatten(experiment: Experiment) -> dict[str, Any]:
     """Every parameter by its dotted name, as in `{"seed": 123, "data.name": "digits", ...}`."""
     flat: dict[str, Any] = {}
     for name in _annotations(Experiment):
         value = getattr(experiment, name)
         if isinstance(value, _Section):
-            flat |= {_join(name, inner): getattr(value, inner) for inner in _annotations(type(value))}
+            section: type = type(value)
+            flat |= {_join(name, inner): getattr(value, inner) for inner in _annotations(section)}
         else:
             flat[name] = value
     return flat
@@ -493,7 +513,7 @@ def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -
 
 
 @functools.cache
-def _annotations(section: type) -> dict[str, Any]:
+def _annotations(section: type[Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(section, include_extras=True)
     return {entry.name: hints[entry.name] for entry in dataclasses.fields(section)}
 
@@ -520,7 +540,7 @@ def _convert(path: str, value: Any, annotation: Any, rule: Rule | None = None, o
             raise refusal
         converted = value
     elif annotation is int:
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or abs(value) > INT32_MAX:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or abs(int(value)) > INT32_MAX:
             raise refusal
         converted = int(value)
     elif annotation is float:
@@ -562,7 +582,7 @@ def _refusal(path: str, value: Any, annotation: Any, rule: Rule | None, optional
         expected = rule.expected if rule else _TYPE_NAMES.get(annotation) or _describe(annotation)
     if isinstance(value, str):
         near = did_you_mean(value, choices)
-    if annotation is int and isinstance(value, numbers.Integral) and abs(value) > INT32_MAX:
+    if annotation is int and isinstance(value, numbers.Integral) and abs(int(value)) > INT32_MAX:
         near = f" (the largest is {INT32_MAX})"
     elif annotation is float and isinstance(value, float) and not math.isfinite(value):
         near = " (it must be finite)"

@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from wrong_configurations import WRONG, changed
 
 from iwae import command_line, config
 from iwae.config import ConfigError, Evaluation, Experiment, Model, Training
+from iwae.run import Interrupted, RunError
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = Experiment("run")
@@ -30,6 +31,11 @@ def written(value: Any) -> list[str]:
     return [",".join(map(str, item)) if isinstance(item, list) else str(item) for item in value]
 
 
+def parse(words: Sequence[str], default: Experiment) -> Experiment:
+    (experiment,), _ = command_line.plan(words, default)
+    return experiment
+
+
 def on_command_line(changes: dict[str, Any]) -> list[str]:
     return [word for name, value in changes.items() for word in (f"--{name}", *written(value))]
 
@@ -37,7 +43,7 @@ def on_command_line(changes: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(("changes", "named"), WRONG)
 def test_wrong_option_is_refused_in_one_line_that_names_the_parameter(changes: dict, named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        command_line.parse(on_command_line(changes), DEFAULT)
+        parse(on_command_line(changes), DEFAULT)
     message = str(caught.value)
     assert message.startswith(f"{named}: expected ")
     assert "\n" not in message
@@ -71,7 +77,7 @@ def test_words_are_understood(words: list[str], changes: dict | None) -> None:
     if changes is None:
         changes = {"model.latent_units": [50, 20], "model.hidden_units": [[200, 200], [100, 100]]}
     expected = config.from_dict(changed(config.to_dict(DEFAULT), changes))
-    assert command_line.parse(words, DEFAULT) == expected
+    assert parse(words, DEFAULT) == expected
 
 
 def test_none_and_empty_lists_can_be_given_back() -> None:
@@ -79,13 +85,13 @@ def test_none_and_empty_lists_can_be_given_back() -> None:
     default = Experiment("run", training=training, evaluation=Evaluation(examples=5))
     words = ["--training.schedule", "burda", "--training.epochs", "None", "--training.milestones", "none"]
     words += ["--training.start-from", "none", "--evaluation.examples", "none"]
-    assert command_line.parse(words, default) == DEFAULT
+    assert parse(words, default) == DEFAULT
 
 
 def test_what_is_not_given_keeps_its_default() -> None:
     default = Experiment("other", seed=9, model=Model(objective="vae", k=1, beta=2.0), training=Training(stages=3))
-    assert command_line.parse([], default) == default
-    assert config.differences(default, command_line.parse(["--model.k", "4"], default)) == [("model.k", 1, 4)]
+    assert parse([], default) == default
+    assert config.differences(default, parse(["--model.k", "4"], default)) == [("model.k", 1, 4)]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def test_what_is_not_given_keeps_its_default() -> None:
 )
 def test_unknown_and_incomplete_options_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
-        command_line.parse(words, DEFAULT)
+        parse(words, DEFAULT)
 
 
 @settings(deadline=None)
@@ -115,7 +121,7 @@ def test_any_words_are_an_experiment_or_refused(words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
         return
     try:
-        assert isinstance(command_line.parse(words, DEFAULT), Experiment)
+        assert isinstance(parse(words, DEFAULT), Experiment)
     except ConfigError as error:
         assert "\n" not in str(error)
 
@@ -123,12 +129,12 @@ def test_any_words_are_an_experiment_or_refused(words: list[str]) -> None:
 def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as ended:
-        command_line.parse(["--help"], DEFAULT)
+        parse(["--help"], DEFAULT)
     assert ended.value.code == 0
     text = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
     assert max(map(len, text.splitlines())) <= 100
     text = " ".join(text.replace("│", " ").split())
-    for name in config.flatten(DEFAULT):
+    for name in ("list", "preset", "file", "grid", *config.flatten(DEFAULT)):
         assert f"--{name.replace('_', '-')} " in text
     for section in (Experiment, config.Data, Model, Training, Evaluation):
         explained = command_line.help_texts(section)
@@ -142,18 +148,11 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, run: Any, words: Sequence[str], default: Any = lambda: DEFAULT) -> Any:
-    """The exit status of `main` with a stand-in for the module that trains."""
-    module = types.ModuleType("iwae.run")
-    module.RunError = RunError  # type: ignore[attr-defined]
-    module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "iwae.run", module)
+    """The exit status of `main` with a stand-in for the function that trains."""
+    monkeypatch.setattr(command_line, "run", run)
     with pytest.raises(SystemExit) as ended:
         command_line.main(default, words)
     return ended.value.code
-
-
-class RunError(Exception):
-    pass
 
 
 def raising(error: BaseException) -> Any:
@@ -175,6 +174,7 @@ def test_main_runs_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
         (ConfigError("name: expected another, got this"), 2, "error: name: expected another, got this\n"),
         (RunError("results/run/log.csv: no space\nleft"), 1, "error: results/run/log.csv: no space left\n"),
         (KeyboardInterrupt(), 130, ""),
+        (Interrupted(signal.SIGTERM), 143, ""),
     ],
 )
 def test_main_tells_an_error_in_one_line(
@@ -199,6 +199,110 @@ def test_a_mistake_in_the_edited_parameters_is_told_in_one_line(
     assert re.fullmatch(line, capsys.readouterr().err)
 
 
+# ---- several runs ----
+
+
+def names(words: str, default: Experiment = DEFAULT) -> list[str]:
+    return [experiment.name for experiment in command_line.plan(words.split(), default)[0]]
+
+
+def test_grid_is_every_combination_and_names_say_which() -> None:
+    experiments, _ = command_line.plan("--grid model.k 1 5 --grid seed 7 8 9 --training.stages 2".split(), DEFAULT)
+    assert [(e.name, e.model.k, e.seed) for e in experiments] == [
+        (f"run_k{k}_seed{seed}", k, seed) for k in (1, 5) for seed in (7, 8, 9)
+    ]
+    assert {e.training.stages for e in experiments} == {2}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--grid model.latent-units 50 20", ["run_latent_units50", "run_latent_units20"]),
+        ("--grid model.hidden_units 10,10 none", ["run_hidden_units10-10", "run_hidden_units-none"]),
+        ("--grid model.objective vae iwae", ["run_objective-vae", "run_objective-iwae"]),
+        ("--grid evaluation.k 1 5", ["run_evaluation_k1", "run_evaluation_k5"]),
+        ("--grid data.name mnist my/own.npz", ["run_data-mnist", "run_data-own"]),
+        ("--grid training.learning_rate 1e-3 1e-4", ["run_learning_rate0.001", "run_learning_rate0.0001"]),
+        ("--name other --grid seed 1", ["other_seed1"]),
+    ],
+)
+def test_names_of_a_grid(words: str, expected: list[str]) -> None:
+    assert names(words) == expected
+
+
+def test_grid_over_two_layers_of_hidden_units() -> None:
+    words = "--model.latent-units 4 3 --grid model.hidden_units 9,8/7 6/none"
+    experiments, _ = command_line.plan(words.split(), DEFAULT)
+    assert [e.model.hidden_units for e in experiments] == [((9, 8), (7,)), ((6,), ())]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--grid", "grid: expected a parameter and its values, .* got none"),
+        ("--grid seed", "grid: expected a parameter and its values, .* got 'seed'"),
+        ("--grid model.kk 1", "grid: expected the name of a parameter, got 'model.kk' \\(did you mean 'model.k'"),
+        ("--grid k 1", "grid: .*did you mean 'model.k' or 'evaluation.k'"),
+        ("--grid seed 1 2 --seed 3", "grid: expected each parameter once, got seed twice"),
+        ("--grid seed 1 2 --grid seed 3", "grid: expected each parameter once, got seed twice"),
+        ("--grid name a b", "grid: expected a parameter other than name"),
+        ("--grid seed 1 1", "grid: expected values that differ, got the run run_seed1 twice"),
+        ("--grid training.epsilon 0.1 1e-1", "grid: expected values that differ, got the run run_epsilon0.1 twice"),
+        ("--grid model.k 1 x", "model.k: expected an integer >= 1, got 'x'"),
+        ("--grid model.latent_units 5 5,4", "model.hidden_units: expected as many lists"),
+        ("--preset table2 --name x", "name: expected none with 4 presets, got 'x'"),
+        ("--preset", "preset: expected a name that --list prints, got none"),
+        ("--preset table2 --file x.py", "file: expected either --preset or --file, got both"),
+        ("--file", "file: expected one value, got none"),
+    ],
+)
+def test_wrong_choice_of_runs_is_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        command_line.plan(words.split(), DEFAULT)
+
+
+def test_all_runs_are_tried_and_failures_told_at_the_end(capsys: pytest.CaptureFixture) -> None:
+    done = []
+    faults = {"run_seed2": RunError("no\nspace"), "run_seed3": ConfigError("name: taken"), "run_seed4": OSError("x")}
+
+    def run(experiment: Experiment) -> None:
+        if experiment.name in faults:
+            raise faults[experiment.name]
+        done.append(experiment.name)
+
+    experiments, _ = command_line.plan("--grid seed 1 2 3 4 5".split(), DEFAULT)
+    assert command_line.run_all(experiments, run) == 1
+    assert done == ["run_seed1", "run_seed5"]
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        *(f"== {i}/5 run_seed{i}" for i in range(1, 6)),
+        "== 2 of 5 runs are done",
+    ]
+    assert err.splitlines()[-3:] == [
+        "failed: run_seed2: no space",
+        "failed: run_seed3: name: taken",
+        "failed: run_seed4: x",
+    ]
+    assert "error: no space" in err.splitlines()
+
+
+def test_all_runs_done_is_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Experiment] = []
+    assert run_main(monkeypatch, seen.append, ["--grid", "seed", "1", "2"]) == 0
+    assert [experiment.seed for experiment in seen] == [1, 2]
+
+
+def test_a_signal_ends_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Experiment] = []
+
+    def run(experiment: Experiment) -> None:
+        seen.append(experiment)
+        raise Interrupted(signal.SIGINT)
+
+    assert run_main(monkeypatch, run, ["--grid", "seed", "1", "2"]) == 130
+    assert len(seen) == 1
+
+
 # ---- the script, in a process of its own ----
 
 # Runs the script with the words that follow and prints, at the end, which heavy modules were imported.
@@ -220,6 +324,9 @@ def script(folder: Path, *words: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["--preset", "tabel2"], "error: preset: expected a name that --list prints, .*did you mean 'table2'\\?\\)"),
+        (["--grid", "model.k", "1", "0"], "error: model.k: expected an integer >= 1, got 0"),
+        (["--file", "none.py"], "error: file: expected a file that can be read, got 'none.py': .*"),
         (["--model.k", "0"], "error: model.k: expected an integer >= 1, got 0"),
         (["--data.name", "mnits"], "error: data.name: expected .*got 'mnits' \\(did you mean 'mnist'\\?\\)"),
         (
@@ -239,17 +346,19 @@ def test_script_refuses_before_anything_is_imported_or_written(tmp_path: Path, w
     assert os.listdir(tmp_path) == []
 
 
-def test_script_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    result = script(tmp_path, "--help")
+@pytest.mark.parametrize("word", ["--help", "--list"])
+def test_script_help_imports_nothing_heavy(tmp_path: Path, word: str) -> None:
+    result = script(tmp_path, word)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("\nimported:\n")
     assert os.listdir(tmp_path) == []
 
 
-def test_script_help_survives_a_reader_that_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", ["--help", "--list"])
+def test_script_help_survives_a_reader_that_leaves(tmp_path: Path, word: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with contextlib.closing(os.fdopen(writer, "w")) as closed:
-        words = [sys.executable, str(ROOT / "experiments.py"), "--help"]
+        words = [sys.executable, str(ROOT / "experiments.py"), word]
         result = subprocess.run(words, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")

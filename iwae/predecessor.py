@@ -1,0 +1,288 @@
+"""Experiment files of the PyTorch predecessor: a Python file with a dictionary `experiment = {...}`.
+
+The file is read, not run: its text is parsed, and of the dictionary only what such files contain is understood, that
+is constants, lists, arithmetic, `range`, comprehensions over it and `np.cumsum`.
+"""
+
+import ast
+import dataclasses
+import itertools
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from iwae import config
+from iwae.config import ConfigError, Experiment
+
+# Every key that may be there; None: it needs no further look, a dictionary: the keys below it.
+_KEYS: dict[str, Any] = {
+    "name": None,
+    "seed": None,
+    "data": dict.fromkeys(("name", "batch_size", "path", "num_workers", "n_samples")),
+    "model": dict.fromkeys(("type", "X_dim", "Z_dim", "H_dim", "encoder_type", "decoder_type", "num_samples")),
+    "training": {
+        "scheduler": dict.fromkeys(("gamma", "milestones")),
+        "optimizer": dict.fromkeys(("lr", "beta1", "beta2", "epsilon")),
+        "early_stopping": dict.fromkeys(("patience", "threshold")),
+        "total_epochs": None,
+    },
+}
+_REQUIRED = """
+    name data.name model.type model.Z_dim model.H_dim model.num_samples training.total_epochs
+""".split()
+
+# Our name of a parameter for theirs, where the value stays as it is, and where it is converted.
+_OURS = {
+    "name": "name",
+    "seed": "seed",
+    "data.batch_size": "data.batch_size",
+    "data.n_samples": "data.synthetic_examples",
+    "model.num_samples": "model.k",
+    "training.scheduler.gamma": "training.gamma",
+    "training.scheduler.milestones": "training.milestones",
+    "training.optimizer.lr": "training.learning_rate",
+    "training.optimizer.beta1": "training.beta_1",
+    "training.optimizer.beta2": "training.beta_2",
+    "training.optimizer.epsilon": "training.epsilon",
+    "training.early_stopping.patience": "training.early_stopping_patience",
+    "training.early_stopping.threshold": "training.early_stopping_threshold",
+    "training.total_epochs": "training.epochs",
+}
+_CONVERTED = {
+    "model.type": "model.objective",
+    "model.Z_dim": "model.latent_units",
+    "model.H_dim": "model.hidden_units",
+    "model.decoder_type": "model.likelihood",
+}
+
+_DIMENSIONS = {
+    "mnist": 784,
+    "binarized_mnist": 784,
+    "fashion_mnist": 784,
+    "omniglot": 784,
+    "digits": 64,
+    "camel": 1,
+    "two_close_clusters": 1,
+    "two_clusters": 1,
+    "linear2dim": 2,
+    "simple_2_layers": 2,
+    "circle": 2,
+}
+
+
+def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
+    """The experiment of a file of the PyTorch predecessor, and a line about each key that has no meaning here.
+
+    What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`.
+
+    Raises:
+        ConfigError: for a file that cannot be read or understood, an unknown or missing key, a value that is refused.
+    """
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"file: expected a file that can be read, got {str(path)!r}: {error.strerror}") from None
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{path}: expected Python text, got an error: {error}") from None
+    try:
+        return convert(_dictionary(tree), default)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: expected a plain dictionary, got one too deeply nested to be read") from None
+
+
+def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment, list[str]]:
+    """As `read`, from the dictionary itself."""
+    given = dict(_leaves(theirs, _KEYS, ""))
+    for name in _REQUIRED:
+        if name not in given:
+            raise ConfigError(f"{name}: expected a value, got none (the key is missing)")
+
+    changes = {_OURS[name]: value for name, value in given.items() if name in _OURS}
+    changes["training.schedule"] = "multistep" if given.get("training.scheduler.milestones") else "constant"
+
+    dataset = _dataset(given["data.name"])
+    synthetic = dataset in config.SYNTHETIC_DATASETS
+    likelihood = _choice("model.decoder_type", given.get("model.decoder_type", "Bernoulli"), "Gaussian", "Bernoulli")
+    _choice("model.encoder_type", given.get("model.encoder_type", "Gaussian"), "Gaussian")
+    continuous = synthetic or likelihood == "gaussian"
+    changes |= {
+        "data.name": dataset,
+        "data.binarization": "none" if continuous else "fixed" if dataset == "binarized_mnist" else "stochastic",
+        "model.objective": _choice("model.type", given["model.type"], "VAE", "IWAE"),
+        "model.likelihood": likelihood,
+    }
+    if given.get("model.X_dim", _DIMENSIONS[dataset]) != _DIMENSIONS[dataset]:
+        expected = f"{_DIMENSIONS[dataset]}, the dimension of {dataset}"
+        raise ConfigError(f"model.X_dim: expected {expected}, got {config.shown(given['model.X_dim'])}")
+    latent = given["model.Z_dim"]
+    changes["model.latent_units"] = latent if isinstance(latent, list) else [latent]
+    changes["model.hidden_units"] = _hidden(given["model.H_dim"], len(changes["model.latent_units"]))
+
+    notes = []
+    if "data.num_workers" in given:
+        notes.append("data.num_workers: no meaning here, ignored (the examples lie in memory)")
+    if "data.n_samples" in given and not synthetic:
+        del changes["data.synthetic_examples"]
+        notes.append(f"data.n_samples: no meaning for {dataset}, ignored")
+    if isinstance(path := given.get("data.path"), str) and os.path.isdir(path) and not synthetic:
+        changes["data.path"] = path
+    elif path is not None:
+        reason = "synthetic data are drawn" if synthetic else "no such folder, so datasets are looked for as usual"
+        notes.append(f"data.path: {config.shown(path)} ignored ({reason})")
+
+    start = dataclasses.replace(
+        default, data=config.Data(path=default.data.path), model=config.Model(), training=config.Training()
+    )
+    try:
+        return config.replace(start, changes), notes
+    except ConfigError as error:
+        raise ConfigError(_in_their_words(str(error))) from None
+
+
+def _in_their_words(message: str) -> str:
+    """A message about one of our parameters with the name that it has in the file."""
+    for theirs, ours in (_OURS | _CONVERTED).items():
+        if message.startswith((f"{ours}:", f"{ours}[")):
+            return theirs + message[len(ours) :]
+    return message
+
+
+def _leaves(values: Any, keys: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'experiment'}: expected a dictionary, got {config.shown(values)}")
+    leaves: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if key not in keys:
+            near = config.did_you_mean(key, keys) if isinstance(key, str) else ""
+            name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else config.shown(key)
+            raise ConfigError(f"{name}: expected a known key, got an unknown one{near}")
+        leaves += _leaves(value, keys[key], f"{prefix}{key}.") if keys[key] else [(prefix + key, value)]
+    return leaves
+
+
+def _dataset(name: Any) -> str:
+    plain = {known.replace("_", ""): known for known in config.DATASETS}
+    wanted = name.lower().replace("_", "").replace("-", "") if isinstance(name, str) else ""
+    if wanted not in plain:
+        near = config.did_you_mean(wanted, config.DATASETS)
+        raise ConfigError(f"data.name: expected one of {', '.join(plain.values())}, got {config.shown(name)}{near}")
+    return plain[wanted]
+
+
+def _choice(name: str, value: Any, *choices: str) -> str:
+    if not isinstance(value, str) or value.lower() not in {choice.lower() for choice in choices}:
+        raise ConfigError(f"{name}: expected {' or '.join(map(repr, choices))}, got {config.shown(value)}")
+    return value.lower()
+
+
+def _hidden(value: Any, layers: int) -> Any:
+    """Their hidden sizes as a list for each stochastic layer: `5`, `[5, 5]` and `[]` stand for one or for none."""
+    if value == []:
+        return [[]] * layers
+    if not isinstance(value, list):
+        return [[value]]
+    return value if any(isinstance(item, list) for item in value) else [value]
+
+
+# ---- the text of the file ----
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+_MOST_ITEMS = 10_000
+
+
+def _dictionary(tree: ast.Module) -> Any:
+    """The value of the last `experiment = ...` of a file."""
+    for statement in reversed(tree.body):
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "experiment" for target in targets):
+            return _value(statement.value, {})  # type: ignore[attr-defined]
+    raise ConfigError("experiment: expected a dictionary of this name in the file, got none")
+
+
+def _value(node: ast.expr, names: Mapping[str, int | float]) -> Any:
+    """The value of an expression; `names` is the variable of the comprehension around it."""
+    match node:
+        case ast.Constant(value=int() | float() | str() | None as value):
+            return value
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_value(item, names) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            return {_key(node, key): _value(value, names) for key, value in zip(keys, values, strict=True)}
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_number(operand, names)
+        case ast.BinOp(left=left, op=op, right=right):
+            return _arithmetic(node, op, _number(left, names), _number(right, names))
+        case ast.Call(func=ast.Name(id="range"), args=arguments, keywords=[]):
+            return _range(node, [_number(argument, names) for argument in arguments])
+        case ast.Call(func=ast.Name(id="list"), args=[argument], keywords=[]):
+            return _list(argument, names)
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="cumsum" | "array" as function),
+            args=[argument],
+            keywords=[],
+        ):
+            items = _list(argument, names)
+            if not all(isinstance(item, int | float) for item in items):
+                raise _not_understood(node)
+            return list(itertools.accumulate(items)) if function == "cumsum" else items
+        case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
+            return [_number(element, {**names, name: item}) for item in _list(over, names)]
+    raise _not_understood(node)
+
+
+def _key(node: ast.expr, key: ast.expr | None) -> Any:
+    if not isinstance(key, ast.Constant):
+        raise _not_understood(key or node)
+    return key.value
+
+
+def _list(node: ast.expr, names: Mapping[str, int | float]) -> list:
+    value = _value(node, names)
+    if not isinstance(value, list):
+        raise _not_understood(node)
+    return value
+
+
+def _number(node: ast.expr, names: Mapping[str, int | float]) -> int | float:
+    value = _value(node, names)
+    if not isinstance(value, int | float):
+        raise _not_understood(node)
+    return value
+
+
+def _range(node: ast.expr, arguments: list) -> list[int]:
+    try:
+        items = range(*arguments)
+    except (TypeError, ValueError):
+        raise _not_understood(node) from None
+    if items[_MOST_ITEMS:]:
+        raise _not_understood(node)
+    return list(items)
+
+
+def _arithmetic(node: ast.expr, op: ast.operator, left: int | float, right: int | float) -> int | float:
+    try:
+        if isinstance(op, ast.Pow):  # of floats, so that the result cannot grow without bound
+            power = math.pow(left, right)
+            return int(power) if isinstance(left, int) and isinstance(right, int) and right >= 0 else power
+        return _OPERATORS[type(op)](left, right)
+    except (ArithmeticError, ValueError, KeyError):
+        raise _not_understood(node) from None
+
+
+def _not_understood(node: ast.expr) -> ConfigError:
+    expected = "constants, lists, dictionaries, arithmetic, range or np.cumsum"
+    return ConfigError(f"line {node.lineno}: expected {expected}, got {config.shown(ast.unparse(node))}")

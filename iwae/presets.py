@@ -1,0 +1,172 @@
+"""The experiments of the paper and of its predecessors' reports, by name: `python experiments.py --list`.
+
+A preset is a set of parameters, nothing else; whatever it does not say is the default of `iwae.config`, which is the
+paper's protocol. Where a run writes, which tasks it does and its seed come from the parameters at the top of
+`experiments.py`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from iwae import config
+from iwae.config import ConfigError, Data, Experiment, Model, Training
+
+PAPER_STAGES = 8
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One run: a line about it, its parameters, and the run whose weights it starts from, if it continues one."""
+
+    about: str
+    data: Data
+    model: Model
+    training: Training = Training()
+    continues: str | None = None
+
+
+# Sizes of the paper's networks by their number of stochastic layers, from the data upwards.
+_LAYERS: dict[int, dict[str, Any]] = {
+    1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
+    2: {"latent_units": (100, 50), "hidden_units": ((200, 200), (100, 100))},
+}
+
+# Sizes for the synthetic datasets; `camel` as in the report it comes from, the others large enough for their data.
+_SYNTHETIC: dict[str, dict[str, Any]] = {
+    "camel": {"latent_units": (1,), "hidden_units": ((5, 5),)},
+    "two_clusters": {"latent_units": (1,), "hidden_units": ((5, 5),)},
+    "linear2dim": {"latent_units": (1,), "hidden_units": ((),)},
+    "simple_2_layers": {"latent_units": (2, 2), "hidden_units": ((5, 5), (5, 5))},
+    "circle": {"latent_units": (2,), "hidden_units": ((20, 20),)},
+}
+
+
+def _cell(data: Data, objective: str, k: int, layers: int) -> tuple[str, Preset]:
+    name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
+    depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
+    about = f"{data.name}, {objective.upper()}, k = {k}, {depth}"
+    return name, Preset(about, data, Model(objective=objective, k=k, **_LAYERS[layers]))
+
+
+def _table1(dataset: str) -> Iterator[tuple[str, Preset]]:
+    for layers in (1, 2):
+        for k in (1, 5, 50):
+            for objective in ("vae", "iwae"):
+                yield _cell(Data(name=dataset), objective, k, layers)
+
+
+def _fixed_binarization() -> Iterator[tuple[str, Preset]]:
+    for layers in (1, 2):
+        for objective, k in (("vae", 1), ("iwae", 5), ("iwae", 50)):
+            yield _cell(Data(name="binarized_mnist", binarization="fixed"), objective, k, layers)
+
+
+def _table2() -> Iterator[tuple[str, Preset]]:
+    """Each of two finished runs goes on with the other's objective at the learning rate of the last stage."""
+    training = Training(schedule="constant", learning_rate=1e-4, epochs=_last_stage(PAPER_STAGES))
+    ends = [("vae", 1), ("iwae", 50)]
+    for (objective, k), (next_objective, next_k) in (ends, ends[::-1]):
+        name, first = _cell(Data(name="mnist"), objective, k, 1)
+        yield name, first
+        _, then = _cell(Data(name="mnist"), next_objective, next_k, 1)
+        about = f"{first.about}, then {next_objective.upper()}, k = {next_k}"
+        yield (
+            f"{name}_then_{next_objective}_k{next_k}",
+            dataclasses.replace(then, about=about, training=training, continues=name),
+        )
+
+
+def _two_dimensional() -> Iterator[tuple[str, Preset]]:
+    for objective in ("vae", "iwae"):
+        model = Model(objective=objective, k=50, latent_units=(2,))
+        about = f"mnist, {objective.upper()}, k = 50, two latent units"
+        yield f"mnist_{objective}_k50_2d", Preset(about, Data(name="mnist"), model)
+
+
+def _synthetic() -> Iterator[tuple[str, Preset]]:
+    for dataset, sizes in _SYNTHETIC.items():
+        for objective in ("vae", "iwae"):
+            model = Model(objective=objective, k=20, likelihood="gaussian", **sizes)
+            about = f"{config.DATASETS[dataset]}; {objective.upper()}, k = 20"
+            data = Data(name=dataset, binarization="none")
+            yield f"{dataset}_{objective}_k20", Preset(about, data, model, Training(stages=5))
+
+
+def _last_stage(stages: int) -> int:
+    """Epochs of the last stage of the paper's schedule, 3^(stages - 1)."""
+    return 3 ** (stages - 1)
+
+
+_TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
+    "table1-mnist": ("table 1 of the paper, MNIST", dict(_table1("mnist"))),
+    "table1-omniglot": ("table 1 of the paper, OMNIGLOT", dict(_table1("omniglot"))),
+    "table2": ("table 2 of the paper: one objective after the other", dict(_table2())),
+    "fixed-binarization": ("appendix of the paper: MNIST with fixed binarization", dict(_fixed_binarization())),
+    "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
+    "synthetic": ("synthetic data of known density, Gaussian likelihood", dict(_synthetic())),
+}
+
+PRESETS: dict[str, Preset] = {name: preset for _, cells in _TABLES.values() for name, preset in cells.items()}
+"""Every preset by its name."""
+
+GROUPS: dict[str, tuple[str, ...]] = {group: tuple(cells) for group, (_, cells) in _TABLES.items()}
+"""The names in every group of presets, in the order in which they are run."""
+
+
+def expand(names: tuple[str, ...]) -> list[str]:
+    """The presets that names of presets and of groups stand for, each once.
+
+    Raises:
+        ConfigError: for a name that is neither, and for no name at all.
+    """
+    if not names:
+        raise ConfigError("preset: expected a name that --list prints, got none")
+    for name in names:
+        if name not in PRESETS and name not in GROUPS:
+            near = config.did_you_mean(name, [*GROUPS, *PRESETS])
+            raise ConfigError(f"preset: expected a name that --list prints, got {config.shown(name)}{near}")
+    return list(dict.fromkeys(cell for name in names for cell in GROUPS.get(name, (name,))))
+
+
+def experiment(name: str, default: Experiment) -> Experiment:
+    """The experiment of the preset `name`; seed, tasks and where it reads and writes are those of `default`."""
+    preset = PRESETS[name]
+    return dataclasses.replace(
+        default,
+        name=name,
+        data=dataclasses.replace(preset.data, path=default.data.path),
+        model=preset.model,
+        training=preset.training,
+        evaluation=config.Evaluation(),
+    )
+
+
+def continuation(name: str, changed: Experiment, ending: str) -> Experiment:
+    """`changed`, an experiment made from the preset `name`, with the run it starts from, if it continues one.
+
+    That run's name has the same `ending`, for the same changes were made to it. In a version with fewer stages the
+    continuation takes as many epochs as the last of them.
+    """
+    preset = PRESETS[name]
+    if preset.continues is None:
+        return changed
+    training = changed.training
+    if training.start_from is None:
+        start = os.path.join(changed.results_dir, preset.continues + ending)
+        training = dataclasses.replace(training, start_from=start)
+    if training.epochs == preset.training.epochs:
+        training = dataclasses.replace(training, epochs=_last_stage(training.stages))
+    return dataclasses.replace(changed, training=training)
+
+
+def listing() -> str:
+    """What `--list` prints: every group with its presets, a line each."""
+    width = max(map(len, PRESETS)) + 3
+    lines = []
+    for group, (about, cells) in _TABLES.items():
+        lines.append(f"{group:{width}}{about} ({len(cells)} runs)")
+        lines += [f"  {name:{width - 2}}{preset.about}" for name, preset in cells.items()]
+    return "\n".join(lines)
