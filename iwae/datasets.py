@@ -216,7 +216,7 @@ def _downloaded(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
         examples = _parsed_examples(arrays)
         derived = _derived(examples)
         with contextlib.suppress(OSError), download.replacing(path) as stream:  # a read-only cache goes without
-            np.savez(stream, **arrays, **derived)
+            np.savez(stream, **{**arrays, **derived})  # type: ignore[arg-type]  # keys, not options
     return _dataset(
         name,
         examples,

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-ATTEMPTS = 3  # rounds over all sources of a file
-WAIT = 1.0  # seconds before the second round, twice that before the third
+ROUNDS = 4  # over all sources of a file
+WAIT = 1.0  # seconds before the second round; doubled before each further one
 STALE = 3600.0  # seconds after which an untouched temporary file counts as left behind by a killed process
 
 
@@ -168,7 +168,7 @@ class _Progress:
     @total.setter
     def total(self, announced: int) -> None:
         if announced and self._size and announced != self._size:
-            raise _Refused(f"{announced} bytes offered, expected {self._size}")
+            raise _Refused(f"another file or a web page: {announced} bytes offered, expected {self._size}")
         self._total = announced
 
     def update(self, chunk: int) -> None:
@@ -214,7 +214,7 @@ def _reason(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
-        return f"no answer for {timeout:g} s"
+        return f"no data for {timeout:g} s"
     innermost: BaseException = error
     while cause := getattr(innermost, "reason", None) or innermost.__cause__ or innermost.__context__:
         if not isinstance(cause, BaseException):
@@ -224,34 +224,27 @@ def _reason(error: Exception, timeout: float) -> str:
     return f"proxy: {text} (see http_proxy, https_proxy)" if isinstance(error, requests.exceptions.ProxyError) else text
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether asking the same source again is pointless: the client's fault, by HTTP's status classes."""
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    return 400 <= status < 500 and status not in (408, 429)
-
-
 def _fetch_file(file: RemoteFile, path: Path, mirror: str | None, timeout: float) -> None:
     import requests
 
     sources = [f"{mirror.rstrip('/')}/{file.name}"] if mirror else []
     sources += file.urls
     reasons: dict[str, list[str]] = {url: [] for url in sources}
-    for attempt in range(ATTEMPTS):
-        if not sources:
-            break
-        time.sleep(WAIT * attempt)
-        for url in list(sources):
+    for attempt in range(ROUNDS):
+        if attempt:
+            time.sleep(WAIT * 2 ** (attempt - 1))
+        for url in sources:
             try:
                 _transfer(url, file, path, timeout)
             except (_Refused, requests.RequestException) as error:
-                reasons[url].append(_reason(error, timeout))
-                print(f"  {url}: {reasons[url][-1]}", file=sys.stderr)
-                if _is_final(error):
-                    sources.remove(url)
+                reason = _reason(error, timeout)
+                if reason not in reasons[url]:
+                    print(f"  {url}: {reason}", file=sys.stderr)
+                reasons[url].append(reason)
             else:
                 print(f"{path}: fetched from {url}, verified", file=sys.stderr)
                 return
-    tried = [f"  {url}: {'; '.join(dict.fromkeys(why))} ({len(why)} times)" for url, why in reasons.items()]
+    tried = [f"  {url}: {'; '.join(dict.fromkeys(why))} ({len(why)}x)" for url, why in reasons.items()]
     size = f"{file.size} bytes, " if file.size else ""
     raise DownloadError(
         "\n".join(
@@ -275,7 +268,7 @@ def fetch(
     """Make the files of a dataset present and right in the cache.
 
     Files already there and right are not asked for again; damaged ones are replaced. Each round asks the mirror, then
-    every upstream source, until one gives the right bytes; there are `ATTEMPTS` rounds.
+    every upstream source, until one gives the right bytes; there are `ROUNDS` rounds.
 
     Args:
         name: A key of `FILES`.
@@ -387,7 +380,9 @@ def _table(data_dir: str | None) -> str:
     from iwae import datasets
 
     folder = cache_dir(data_dir)
-    rows = [("dataset", "files", "bytes", "train", "valid", "test", "pixel mean (train, valid, test)")]
+    rows: list[tuple[str, ...]] = [
+        ("dataset", "files", "bytes", "train", "valid", "test", "pixel mean (train, valid, test)")
+    ]
     for name, files in FILES.items():
         paths = [folder / name / file.name for file in files]
         try:
