@@ -296,7 +296,7 @@ class Bookkeeper(keras.callbacks.Callback):
             return
         if bound > self.best + self.settings.early_stopping_threshold:
             self.best, self.waited = bound, 0
-            self.best_weights = [np.array(variable) for variable in self.network.variables]
+            self.best_weights = [variable.numpy().copy() for variable in self.network.variables]
         else:
             self.waited += 1
             if self.waited >= self.settings.early_stopping_patience:
@@ -370,7 +370,7 @@ def _assign(variables, values) -> None:
 
 
 def _named(group: str, variables) -> dict[str, np.ndarray]:
-    return {f"{group}/{i:03d}": np.array(variable) for i, variable in enumerate(variables)}
+    return {f"{group}/{i:03d}": variable.numpy() for i, variable in enumerate(variables)}
 
 
 def _numbered(group: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
