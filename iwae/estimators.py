@@ -63,7 +63,7 @@ def draw_index(log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def sticking_the_landing(model, x, noise, weights, seed):
     """Without the score term of log q, whose expectation is zero for L_1 (Roeder, Wu & Duvenaud 2017).
 
-    Unbiased for the VAE. For the IWAE bound with k > 1 the encoder's gradient is biased (Tucker et al. 2018, section 4);
+    Unbiased for the VAE. For the IWAE bound with k > 1 the gradient of the encoder is biased (Tucker et al. 2018);
     `dreg` is the unbiased one.
     """
     with tf.GradientTape() as tape:

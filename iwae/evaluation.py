@@ -7,7 +7,7 @@ give the same result, and the last, smaller one counts exactly.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ import tensorflow as tf
 from iwae import bounds, layers, progress
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
+CHUNK = 250  # samples of an image drawn at once
 ROWS = 1000  # samples x images in one matrix product
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
@@ -46,21 +47,40 @@ def importance_sample(
         "effective_sample_size".
     """
     n = len(images)
-    chunk = min(k, ROWS // 4)
-    batch = max(1, min(n, ROWS // chunk))
-    bounds_at = [j for j in bounds_at if j <= chunk]
-    compiled = tf.function(
-        lambda x, numbers: _chunked(model, x, numbers, tf.constant(seed), k, chunk, bounds_at, units), jit_compile=True
-    )
+    batch = min(n, batch_size(k))
+    compiled = compile_importance_sampling(model, k, bounds_at, units)
     results = []
     with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
         for start in range(0, n, batch):
             numbers = np.minimum(np.arange(start, start + batch), n - 1)  # the last batch is filled up, and cut below
-            values = compiled(tf.constant(images[numbers], tf.float32), tf.constant(numbers, tf.int32))
-            results.append({name: value.numpy()[: n - start] for name, value in values.items()})
+            values = compiled(images[numbers], numbers, seed)
+            results.append({name: value[: n - start] for name, value in values.items()})
             if bar:
                 bar.update(min(start + batch, n))
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def batch_size(k: int) -> int:
+    """Images that are evaluated at once with k samples each."""
+    return max(1, ROWS // min(k, CHUNK))
+
+
+def compile_importance_sampling(
+    model, k: int, bounds_at: Sequence[int] = BOUNDS, units: list[np.ndarray] | None = None
+) -> Callable[[np.ndarray, np.ndarray, int], dict[str, np.ndarray]]:
+    """`importance_sample` for one batch: a compiled function of (images [B, D], numbers of the images [B], seed)."""
+    chunk = min(k, CHUNK)
+    bounds_at = [j for j in bounds_at if j <= chunk]
+
+    @tf.function(jit_compile=True)
+    def compiled(x, numbers, seed):
+        return _chunked(model, x, numbers, seed, k, chunk, bounds_at, units)
+
+    def call(images, numbers, seed):
+        values = compiled(tf.constant(images, tf.float32), tf.constant(numbers, tf.int32), tf.constant(seed, tf.int32))
+        return {name: value.numpy() for name, value in values.items()}
+
+    return call
 
 
 def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
