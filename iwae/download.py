@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 ROUNDS = 4  # over all sources of a file
 WAIT = 1.0  # seconds before the second round; doubled before each further one
-STALE = 3600.0  # seconds after which an untouched temporary file counts as left behind by a killed process
+STALE = 600.0  # seconds after which an untouched temporary file counts as left behind by a killed process
 
 
 class DownloadError(RuntimeError):
