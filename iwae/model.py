@@ -282,7 +282,7 @@ class IWAE(keras.Model):
         the update alone, so results do not depend on how updates are cut into blocks.
         """
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if not x.dtype.is_integer:
+        if self.images is None or not x.dtype.is_integer:
             x = tf.cast(x, tf.float32)
             self.bound_tracker.update_state(self._update(x, tf.ones([tf.shape(x)[0]])))
             return {"bound": self.bound_tracker.result()}
