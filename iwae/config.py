@@ -343,7 +343,7 @@ class Evaluation(_Section):
     """Parts of the dataset that are evaluated: train, valid, test. Paper: test."""
 
     examples: Count | None = None
-    """Examples of each split that are evaluated, from its start. None: all. Paper: all."""
+    """Examples of each split that are evaluated, spread evenly over it. None: all. Paper: all."""
 
     active_unit_threshold: NonNegative = 0.01
     """A latent unit is active if the variance of its posterior mean over the examples is above this. Paper: 0.01."""

@@ -192,7 +192,7 @@ def evaluate(model, images: np.ndarray, settings, seed: int, label: str = "evalu
         arrays of `importance_sample`, with "activity" and "posterior_mean" a list with an entry a layer.
     """
     if settings.examples is not None:
-        images = images[: settings.examples]
+        images = images[spread(len(images), settings.examples)]
     k = settings.k
     per_image = importance_sample(model, images, k, seed, label=label)
     means = posterior_means(model, images, seed)
@@ -220,6 +220,12 @@ def evaluate(model, images: np.ndarray, settings, seed: int, label: str = "evalu
             removed = importance_sample(model, images, k, seed, (), units, label=f"{label}, active units only")
             summary["nll_active_units_only"] = -float(np.mean(removed["log_likelihood_bound"], dtype=np.float64))
     return summary, {**per_image, "activity": variances, "posterior_mean": means}
+
+
+def spread(n: int, count: int) -> np.ndarray:
+    """`count` indices spread evenly over 0 .. n - 1 (all n if there are fewer): datasets may be sorted by class."""
+    count = min(n, count)
+    return np.arange(count) * n // count
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -120,7 +120,11 @@ def load_data(experiment: Experiment) -> "Dataset":
     data = experiment.data
     try:
         dataset = datasets.load_dataset(
-            data.name, data.path, seed=experiment.seed, synthetic_examples=data.synthetic_examples
+            data.name,
+            data.path,
+            seed=experiment.seed,
+            synthetic_examples=data.synthetic_examples,
+            allow_real=experiment.model.likelihood == "gaussian",
         )
     except ValueError as error:
         raise ConfigError(f"data.name: {error}") from None
@@ -232,7 +236,7 @@ def _plot(run: Run) -> None:
     if shape:
         samples = np.array(run.model.sample(100, (seed, 0)))
         figures["samples"] = plots.samples(samples.reshape(-1, *shape), run.title)
-        chosen = test[:40]
+        chosen = test[evaluation.spread(len(test), 40)]
         reconstructions = np.array(run.model.decode_mean(run.model.encode(chosen, 1, (seed, 1))[0][0]))
         figures["reconstructions"] = plots.reconstructions(
             chosen.reshape(-1, *shape), reconstructions.reshape(-1, *shape), run.title
@@ -295,12 +299,14 @@ def _locked(folder: Path, experiment: Experiment):
 
 
 def _check_same_parameters(folder: Path, experiment: Experiment) -> None:
+    """Refuses a folder whose run has other parameters; how to evaluate may change when that is all that is asked."""
     if not (folder / "experiment.json").exists():
         return
+    not_compared = NOT_COMPARED if "train" in experiment.tasks else (*NOT_COMPARED, "evaluation.")
     found = [
         f"{name} was {before!r}, is {now!r}"
         for name, before, now in config.differences(_read_experiment(folder), experiment)
-        if name not in NOT_COMPARED
+        if not name.startswith(not_compared)
     ]
     if found:
         raise ConfigError(

@@ -1,0 +1,27 @@
+from setuptools import setup
+
+setup(
+    name="iwae",
+    version="0.1.0",
+    description="Variational and importance weighted autoencoders in TensorFlow 2 and Keras",
+    packages=["iwae"],
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.18",
+        "tensorflow-probability[tf]>=0.25",
+        "keras>=3.5",
+        "numpy",
+        "progressbar2",
+        "matplotlib",
+        "pooch",  # downloads, checksums, the cache folder
+        "scipy",  # chardata.mat
+        "scikit-learn",  # the digits dataset, PCA
+        "tyro",  # the command line, from the dataclasses
+        "tensorboard",  # TensorFlow writes TensorBoard scalars only where it is installed
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy"],
+    },
+    entry_points={"console_scripts": ["datasets_download = iwae.download:main"]},
+)
