@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Warnings are errors (pyproject.toml); these come from inside other packages and nothing here can prevent them.
 NOT_OURS = [
     "ignore:distutils Version classes are deprecated:DeprecationWarning",  # TensorFlow Probability, when imported
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",  # Keras, when it saves weights
 ]
 
 

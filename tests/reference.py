@@ -59,6 +59,7 @@ def log_weight_terms(weights, x, noise):
 
 def log_likelihood(weights, x, z):
     """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B]."""
+    x = np.asarray(x, np.float64)
     if "p_x/logits/kernel" in weights:
         logits = network(weights, "p_x", "logits", z)
         return (x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)).sum(-1)

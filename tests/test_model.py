@@ -1,0 +1,277 @@
+"""The model against its NumPy twin (reference.py), its gradients against eq. 14, and its use as a Keras model."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from scipy import stats
+
+from iwae import bounds
+from iwae.model import IWAE
+
+K, B, D = 3, 5, 7
+# One, two and three stochastic layers, no two sizes alike.
+DEPTHS = {1: ((2,), ((6, 4),)), 2: ((4, 2), ((6,), (5, 3))), 3: ((8, 4, 2), ((9, 6), (10,), (11,)))}
+
+
+def make(depth=1, likelihood="bernoulli", seed=0, scrambled=True, **options):
+    latent, hidden = DEPTHS[depth]
+    model = IWAE(D, latent, hidden, likelihood=likelihood, seed=seed, **{"k": K, **options})
+    if scrambled:
+        reference.scramble(model, seed)
+    return model
+
+
+def data(likelihood="bernoulli"):
+    if likelihood == "bernoulli":
+        return tf.constant(reference.binary(B, D))
+    return tf.constant(np.random.default_rng(0).standard_normal((B, D)), tf.float32)
+
+
+# Densities. Float32 leaves about 1e-5 nats in sums of some forty terms.
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_terms_of_the_log_weights_are_those_of_the_reference(depth, likelihood):
+    model, x, noise = make(depth, likelihood), data(likelihood), reference.noise(K, B, DEPTHS[depth][0])
+    terms = model.log_weight_terms(x, noise)
+    weights = reference.weights_of(model)
+    log_likelihood, log_prior, log_posterior, samples = reference.log_weight_terms(weights, x, noise)
+    np.testing.assert_allclose(terms.log_likelihood, log_likelihood, atol=1e-4)
+    for ours, theirs in ((terms.log_prior, log_prior), (terms.log_posterior, log_posterior), (terms.samples, samples)):
+        assert len(ours) == len(theirs) == depth
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(terms.log_weights(), reference.log_weights(weights, x, noise), atol=1e-4)
+
+
+def test_the_kl_term_has_the_weight_beta():
+    terms = make().log_weight_terms(data(), reference.noise(K, B, (2,)))
+    kl = terms.log_posterior[0] - terms.log_prior[0]
+    np.testing.assert_allclose(terms.log_weights(0.25), terms.log_likelihood - 0.25 * kl, atol=1e-4)
+    np.testing.assert_array_equal(terms.log_weights(0.0), terms.log_likelihood)
+
+
+def test_analytic_kl_is_the_mean_of_the_sampled_one():
+    k = 10_000
+    model = make(objective="vae_analytic_kl")
+    terms = model.log_weight_terms(data(), reference.noise(k, B, (2,)))
+    analytic = (terms.log_likelihood - model.training_log_weights(terms)).numpy()
+    np.testing.assert_allclose(analytic, np.broadcast_to(analytic[0], (k, B)), atol=1e-5)  # no noise in it
+    sampled = (terms.log_posterior[0] - terms.log_prior[0]).numpy()
+    assert np.all(np.abs(sampled.mean(axis=0) - analytic[0]) < 4 * sampled.std(axis=0) / np.sqrt(k))
+
+
+def test_log_weights_are_those_of_their_noise_and_seed():
+    model, x = make(2), data()
+    values = model.log_weights(x, 4, (8, 9))
+    assert values.shape == (4, B)
+    noise = model.draw_noise(4, B, tf.constant([8, 9]))
+    np.testing.assert_allclose(values, reference.log_weights(reference.weights_of(model), x, noise), atol=1e-4)
+    np.testing.assert_array_equal(values, model.log_weights(x, 4, tf.constant([8, 9])))
+    assert not np.any(np.equal(values, model.log_weights(x, 4, (9, 8))))
+
+
+def test_noise_of_the_layers_is_not_the_same():
+    model = IWAE(D, (2, 2), ((3,), (3,)), k=K)
+    one, two = model.draw_noise(K, B, tf.constant([0, 0]))
+    assert one.shape == two.shape == (K, B, 2)
+    assert not np.any(np.equal(one, two))
+
+
+def test_encode_gives_samples_of_every_layer():
+    model, x = make(3), data()
+    samples = model.encode(x, 4, (1, 2))
+    noise = model.draw_noise(4, B, tf.constant([1, 2]))
+    expected = reference.log_weight_terms(reference.weights_of(model), x, noise)[3]
+    for one, other in zip(samples, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_decode_gives_the_distribution_of_the_data(likelihood):
+    model, x = make(1, likelihood), data(likelihood)
+    z = np.random.default_rng(1).standard_normal((K, B, 2)).astype(np.float32)
+    distribution = model.decode(z)
+    assert distribution.batch_shape == (K, B) and distribution.event_shape == (D,)
+    expected = reference.log_likelihood(reference.weights_of(model), x, z)
+    np.testing.assert_allclose(distribution.log_prob(x), expected, atol=1e-4)
+    np.testing.assert_allclose(model.decode_mean(z), distribution.mean(), atol=1e-5)
+    assert model.decode_mean(z[0, 0]).shape == (D,)
+
+
+def test_samples_have_the_mean_of_the_prior():
+    n = 4000
+    model = make(2)
+    images = model.sample(n, (3, 4)).numpy()
+    assert images.shape == (n, D)
+    weights, random = reference.weights_of(model), np.random.default_rng(0)
+    z = random.standard_normal((n, 2))
+    z = reference.network(weights, "p_z1", "mean", z) + np.exp(
+        reference.network(weights, "p_z1", "log_std", z)
+    ) * random.standard_normal((n, 4))
+    expected = stats.logistic.cdf(reference.network(weights, "p_x", "logits", z))
+    error = np.sqrt((images.var(axis=0) + expected.var(axis=0)) / n)
+    assert np.all(np.abs(images.mean(axis=0) - expected.mean(axis=0)) < 4.5 * error)
+    np.testing.assert_allclose(images.std(axis=0), expected.std(axis=0), rtol=4.5 / np.sqrt(n))  # z to x: nearly linear
+    np.testing.assert_array_equal(images, model.sample(n, (3, 4)))
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_gradient_is_eq_14_for_every_weight(depth):
+    """sum_i w~_i grad log w_i with the weights from the reference and one gradient a sample."""
+    model, x, noise = make(depth), data(), reference.noise(K, B, DEPTHS[depth][0])
+    of_examples = np.float32([0.1, 0.3, 0.2, 0.0, 0.4])
+    bound, gradients = model.estimator(model, x, noise, tf.constant(of_examples), None)
+    log_weights = reference.log_weights(reference.weights_of(model), x, noise)
+    np.testing.assert_allclose(bound, of_examples @ reference.bound(log_weights), atol=1e-4)
+
+    normalized = np.exp(log_weights) / np.exp(log_weights).sum(axis=0)
+    with tf.GradientTape() as tape:
+        ours = model.log_weight_terms(x, noise).log_weights()
+    jacobians = tape.jacobian(ours, model.trainable_variables)
+    for variable, gradient, jacobian in zip(model.trainable_variables, gradients, jacobians, strict=True):
+        weighted = np.einsum("b,kb,kb...->...", of_examples, normalized, jacobian)
+        np.testing.assert_allclose(gradient, weighted, atol=2e-5, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_gradient_is_the_slope_of_the_reference(depth, likelihood):
+    """Along one random direction in each weight tensor, by central differences in float64."""
+    model, x, noise = make(depth, likelihood), data(likelihood), reference.noise(K, B, DEPTHS[depth][0])
+    _, gradients = model.estimator(model, x, noise, tf.fill([B], 1 / B), None)
+    weights, random, h = reference.weights_of(model), np.random.default_rng(1), 1e-5
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        direction = random.standard_normal(variable.shape)
+
+        def mean_bound(step, path=variable.path, direction=direction):
+            moved = weights | {path: weights[path] + step * direction}
+            return reference.bound(reference.log_weights(moved, x, noise)).mean()
+
+        slope = (mean_bound(h) - mean_bound(-h)) / (2 * h)
+        np.testing.assert_allclose(np.sum(gradient * direction), slope, atol=1e-4, rtol=1e-4, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("k", [1, K])
+def test_l_1_of_iwae_is_the_vae(k):
+    """With one sample both objectives are one; with more, only the bound of the mean of the log weights is L_1."""
+    x, noise, weights = data(), reference.noise(k, B, (2,)), tf.fill([B], 1 / B)
+    results = {}
+    for objective in ("vae", "iwae"):
+        model = make(objective=objective, k=k)
+        results[objective] = model.estimator(model, x, noise, weights, None)
+    (vae, vae_gradients), (iwae, iwae_gradients) = results.values()
+    if k == 1:
+        np.testing.assert_allclose(vae, iwae, rtol=1e-6)
+        for one, other in zip(vae_gradients, iwae_gradients, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+    else:
+        log_weights = reference.log_weights(reference.weights_of(model), x, noise)
+        np.testing.assert_allclose(vae, log_weights.mean(), atol=1e-4)
+        assert iwae > vae + 0.01
+
+
+# Start
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    one, again, other = (make(2, seed=seed, scrambled=False) for seed in (1, 1, 2))
+    for a, b, c in zip(one.trainable_variables, again.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.name == "bias" or not np.any(a.numpy() == c.numpy())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1e4, 1e3), (5.0, 1.0), (-3.0, 0.0)])
+def test_a_gaussian_model_starts_with_a_density_of_the_data(mean, std):
+    """Whatever the scale of the data, the bound is finite and near that of data and noise of one scale."""
+    random = np.random.default_rng(0)
+    x = (mean + std * random.standard_normal((B, D))).astype(np.float32)
+    model = make(likelihood="gaussian", scrambled=False, data_mean=np.full(D, mean), data_std=np.full(D, std))
+    bound = bounds.elbo(model.log_weights(x, 50, (0, 0))).numpy()
+    entropy = D * (np.log(std or 1.0) + 0.5 * np.log(2 * np.pi))
+    assert np.all(np.abs(bound + entropy) < 20 + D)  # a few nats of mean squares and KL
+
+
+def test_wrong_arguments_are_refused_in_one_line():
+    wrong = [
+        ({"input_dim": 0}, r"input_dim: expected an integer >= 1, got 0"),
+        ({"k": 0}, r"k: expected an integer >= 1, got 0"),
+        ({"latent_units": (3, 2)}, r"hidden_units: expected one list of sizes for each stochastic layer \(2 .*got 1"),
+        ({"latent_units": (), "hidden_units": ()}, r"hidden_units: expected one list"),
+        ({"objective": "elbow"}, r"model\.objective: expected one of .*got 'elbow'"),
+        ({"estimator": "guess"}, r"model\.estimator: expected one of .*got 'guess'"),
+        ({"likelihood": "poisson"}, r"likelihood: expected 'bernoulli' or 'gaussian', got 'poisson'"),
+        ({"data_mean": np.zeros(D + 1)}, r"data_mean: expected shape \(7,\), got \(8,\)"),
+        ({"data_std": np.zeros((1, D))}, r"data_std: expected shape \(7,\), got \(1, 7\)"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            IWAE(**{"input_dim": D, "latent_units": (2,), "hidden_units": ((4,),), **change})
+
+
+def test_wrong_data_is_refused_in_one_line():
+    model = make()
+    with pytest.raises(ValueError, match=r"x: expected shape \[B, 7\], got \[5, 8\]"):
+        model.log_weights(np.zeros((5, 8)), K, (0, 0))
+    with pytest.raises(ValueError, match=r"x: expected shape \[B, 7\], got \[7\]"):
+        model.encode(np.zeros(7), K, (0, 0))
+    with pytest.raises(ValueError, match=r"seed: expected two integers, got shape \[\]"):
+        model.log_weights(data(), K, 3)
+
+
+# As a Keras model
+
+
+def images():
+    """Two patterns and their flaws, [12, D]: three batches of five, the last one of two."""
+    patterns = np.repeat([[1, 1, 1, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 1]], 6, axis=0).astype(np.float32)
+    patterns[::3, :2] = 1 - patterns[::3, :2]
+    return patterns
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A model fitted to the images, and its history."""
+    model = make(k=4, scrambled=False)
+    model.compile(optimizer=keras.optimizers.Adam(0.02))
+    return model, model.fit(images(), batch_size=5, epochs=50, verbose=0).history["bound"]
+
+
+def test_fit_raises_the_bound(fitted):
+    _, history = fitted
+    assert len(history) == 50
+    assert np.mean(history[:2]) < -4 and np.mean(history[-5:]) > -3.5  # 7 log 2 = 4.9 nats know nothing
+
+
+def test_evaluate_gives_the_mean_bound(fitted):
+    model, _ = fitted
+    values = [model.evaluate(images(), batch_size=batch, verbose=0, return_dict=True)["bound"] for batch in (12, 5)]
+    repeated = model.log_weights(images(), 4 * 500, (1, 2)).numpy().reshape(4, 500, 12)
+    means = reference.bound(repeated).mean(axis=1)
+    assert np.all(np.abs(values - means.mean()) < 4.5 * means.std())
+
+
+def test_weights_are_saved_and_loaded(fitted, tmp_path):
+    model, _ = fitted
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = make(k=4, seed=9)
+    other.load_weights(tmp_path / "model.weights.h5")
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(model.log_weights(images(), K, (1, 1)), other.log_weights(images(), K, (1, 1)))
+
+
+def test_binary_images_may_be_integers():
+    histories = []
+    for dtype in (np.float32, np.uint8):
+        model = make()
+        model.compile(optimizer=keras.optimizers.Adam(0.01), jit_compile=False)
+        history = model.fit(images().astype(dtype), batch_size=12, epochs=2, shuffle=False, verbose=0)
+        histories.append(history.history["bound"])
+    assert histories[0] == histories[1]
