@@ -9,14 +9,19 @@ is one pass over the training data. `save` writes a figure.
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -34,7 +39,7 @@ CLASSES = (
 
 _DPI = 160  # an 8 inch figure has 1280 pixels: sharp at the 800 a README shows, where 9 points are 12.5 pixels high
 _GREY = "0.55"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
@@ -47,7 +52,6 @@ _STYLE = {
     "grid.color": "0.9",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.6,
-    "axes.prop_cycle": matplotlib.cycler(color=LINES),
     "text.usetex": False,
 }
 _styled = matplotlib.rc_context(_STYLE)
@@ -78,19 +82,18 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
             any "valid_bound" and "learning_rate". A bound that is not a number leaves a gap.
         title: says run, dataset, objective and k.
 
-    The epochs are on a logarithmic axis if there are more than 50. Dotted lines mark where the learning rate changes,
-    if it is by stages and the same for all runs.
+    The epochs are on a logarithmic axis if there are more than 50; a second panel shows the last half of them, where
+    the differences are small. Dotted lines mark where the learning rate changes, if it is by stages and the same for
+    all runs.
     """
     if not curves:
         raise ValueError("curves: expected at least one run, got none")
-    figure, (axes,) = _figure("Learning curves", title, 8, 4.6)
-    borders, last = [], 1.0
+    lines, borders, last = [], [], 1.0
     for i, (label, columns) in enumerate(curves):
         if missing := {"epoch", "train_bound"} - set(columns):
             raise ValueError(f"curves: run {label!r} has no column {min(missing)!r}")
         epoch = _array(f"epoch of {label!r}", columns["epoch"], "epochs")
         last = max(last, epoch[-1])
-        marker = "o" if len(epoch) <= 20 else None
         for j, (column, what) in enumerate({"train_bound": "training", "valid_bound": "validation"}.items()):
             if column not in columns:
                 continue
@@ -98,23 +101,39 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
             if not np.isfinite(bound).any():
                 continue
             name = what if len(curves) == 1 else f"{what}, {label}"
-            name += f" ({bound[np.isfinite(bound)][-1]:.2f} at the end)"
-            colour = LINES[(j if len(curves) == 1 else i) % len(LINES)]
-            style = "--" if column == "train_bound" else "-"
-            axes.plot(epoch, bound, style, color=colour, marker=marker, markersize=3, label=name)
+            style: dict[str, Any] = {
+                "label": f"{name} ({_number(bound[np.isfinite(bound)][-1], 2)} at the end)",
+                "color": LINES[(j if len(curves) == 1 else i) % len(LINES)],
+                "linestyle": "--" if column == "train_bound" else "-",
+                "marker": "o" if len(epoch) <= 20 else None,
+            }
+            lines.append((epoch, bound, style))
         rate = _array(f"learning_rate of {label!r}", columns.get("learning_rate", np.ones(len(epoch))), "epochs")
         borders.append(tuple(epoch[1:][rate[1:] != rate[:-1]] - 0.5))
-    if len(set(borders)) == 1 and 0 < len(borders[0]) <= 12:
-        for border in borders[0]:
-            axes.axvline(border, color=_GREY, linestyle=":", linewidth=0.9, zorder=0)
-        axes.plot([], [], color=_GREY, linestyle=":", linewidth=0.9, label="the learning rate changes")
-    if last > 50:
-        axes.set_xscale("log")
-    else:
+    stages = borders[0] if len(set(borders)) == 1 and len(borders[0]) <= 12 else ()
+
+    zoomed = last >= 8
+    figure, panels = _figure("Learning curves", title, 8, 4.4 + 0.1 * len(lines), 1, 1 + zoomed)
+    for axes, first in zip(panels, (0, last / 2), strict=False):
+        for epoch, bound, style in lines:
+            shown = epoch >= first
+            axes.plot(epoch[shown], bound[shown], markersize=3, **style)
+        for border in stages:
+            if border > first:
+                axes.axvline(border, color=_GREY, linestyle=":", linewidth=0.9, zorder=0)
+        axes.set_xlabel("epoch (passes over the data)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch (passes over the training data)", ylabel=r"lower bound on $\log p(x)$ (nats per example)")
-    axes.grid(axis="y")
-    _legend(axes, loc="lower right")
+        axes.grid(axis="y")
+    panels[0].set_ylabel(r"lower bound on $\log p(x)$ (nats per example)")
+    if last > 50:
+        panels[0].set_xscale("log")
+    if zoomed:
+        panels[0].set_title("all epochs")
+        panels[1].set_title("last half")
+    handles = panels[0].get_lines()[: len(lines)]
+    if stages:
+        handles.append(Line2D([], [], color=_GREY, linestyle=":", linewidth=0.9, label="the learning rate changes"))
+    _legend(figure, handles, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -204,7 +223,8 @@ def latent_scatter(
         classes = np.unique(labels)
         if len(classes) > len(CLASSES):
             coloured = axes.scatter(x, y, c=labels[order], cmap="viridis", **style)
-            figure.colorbar(coloured, ax=axes, label="class", ticks=MaxNLocator(integer=True)).solids.set_alpha(1)
+            opaque = matplotlib.cm.ScalarMappable(coloured.norm, coloured.cmap)
+            figure.colorbar(opaque, ax=axes, label="class", ticks=MaxNLocator(integer=True))
         else:
             colours = np.array(CLASSES)[np.searchsorted(classes, labels)]
             axes.scatter(x, y, color=colours[order], **style)
@@ -232,7 +252,7 @@ def active_units(variances: Sequence[ArrayLike], threshold: float, title: str) -
     layers = [_array(f"variances of layer {i}", layer, "D") for i, layer in enumerate(variances, start=1)]
     if not layers or threshold <= 0:
         raise ValueError(f"expected at least one layer and a threshold above 0, got {len(layers)} and {threshold}")
-    border, floor = np.log10(threshold), 1e-12
+    border, floor = np.log10(threshold), 1e-6 * threshold
     logs = [np.log10(np.maximum(layer, floor)) for layer in layers]
     low, high = min(border - 1, *map(np.min, logs)), max(border + 1, *map(np.max, logs))
     # A bin's edge lies on the threshold, so that no bar holds units of both kinds.
@@ -252,7 +272,373 @@ def active_units(variances: Sequence[ArrayLike], threshold: float, title: str) -
         if len(layers) > 1:
             axes.set_title(f"stochastic layer {i} ($z_{{{i}}}$)", loc="left")
         _legend(axes, loc="upper left", bbox_to_anchor=(1, 1))
-    panels[-1].set_xlabel(r"$\log_{10} A_u$, where $A_u = \mathrm{Var}_x(\mathrm{E}_{q(u|x)}[u])$")
+    lowest = f" (what is below {floor:.0e} is shown there)" if min(map(np.min, layers)) < floor else ""
+    panels[-1].set_xlabel(r"$\log_{10} A_u$, $A_u = \mathrm{Var}_x(\mathrm{E}_{q(u|x)}[u])$" + lowest)
+    return figure
+
+
+@dataclass(frozen=True)
+class PosteriorRow:
+    """What `posterior_input` shows of one input; densities are per unit area of the latent plane.
+
+    Args:
+        label: names the input.
+        image: [H, W].
+        z1: [G1], the evenly spaced points of the grid along the first latent dimension, increasing.
+        z2: [G2], along the second.
+        densities: by panel title, each [G2, G1] (as of `np.meshgrid(z1, z2)`). The first is the true posterior;
+            the last is the one the draws come from.
+        kl: by panel title, KL(density || true posterior) in nats; a panel without one shows none.
+        draws: [m, 2], by sampling importance resampling.
+        reconstructions: [m, H, W], pixel probabilities of the draws; the first 16 are shown.
+    """
+
+    label: str
+    image: Array
+    z1: Array
+    z2: Array
+    densities: Mapping[str, Array]
+    kl: Mapping[str, float]
+    draws: Array
+    reconstructions: Array
+
+
+@_styled
+def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
+    """The posterior of chosen inputs, a row each: image, p(z|x), its approximations, and what draws of them decode to.
+
+    In a row all densities have the same axes and colours, and a line around the smallest region that holds 95 % of the
+    true posterior, so that what an approximation misses is seen. The approximation by k resampled draws, q_IW, is that
+    of Cremer et al. 2017 (arXiv:1704.02916).
+    """
+    panels = {len(row.densities) for row in rows}
+    if len(panels) != 1 or panels == {0}:
+        raise ValueError(f"rows: expected the same number (at least 1) of densities in all, got {sorted(panels)}")
+    (count,) = panels
+    width = 1.4 * (count + 2)
+    heading = "The posterior of an input: true, variational and importance resampled"
+    figure, axes = _figure(heading, title, width, 1.75 * len(rows) + 0.9, len(rows), count + 2)
+    figure.set_layout_engine("constrained", w_pad=0.02, wspace=0.01, h_pad=0.03)
+    for i, row in enumerate(rows):
+        picture, *maps, decoded = axes[i * (count + 2) : (i + 1) * (count + 2)]
+        image = _array(f"image of row {i}", row.image, "H W")
+        draws = _array(f"draws of row {i}", row.draws, "m 2")
+        m, (height, across) = min(16, len(draws)), image.shape
+        images = _array(f"reconstructions of row {i}", row.reconstructions, "m H W", m=len(draws), H=height, W=across)
+        z1, z2 = (_even(f"{name} of row {i}", getattr(row, name)) for name in ("z1", "z2"))
+        densities = [
+            _array(f"density {name!r} of row {i}", values, "G2 G1", G1=len(z1), G2=len(z2))
+            for name, values in row.densities.items()
+        ]
+        _mosaic(picture, image[None, None])
+        picture.set_ylabel(row.label)
+        highest = max(density.max() for density in densities)
+        for j, (name, density, panel) in enumerate(zip(row.densities, densities, maps, strict=True)):
+            shown = _density(panel, z1, z2, density, highest)
+            panel.contour(z1, z2, densities[0], [_level(densities[0], 0.95)], colors=LINES[1], linewidths=1)
+            if name in row.kl:
+                panel.set_xlabel(f"KL = {row.kl[name]:.2f} nats")
+            if j:
+                panel.tick_params(labelleft=False)
+            else:
+                panel.set(xlabel="$z_1$", ylabel="$z_2$")
+            if i == 0 or list(row.densities) != list(rows[i - 1].densities):
+                panel.set_title(name)
+            panel.xaxis.set_major_locator(MaxNLocator(3))
+            panel.yaxis.set_major_locator(MaxNLocator(4))
+        maps[-1].plot(*draws.T, "o", color="black", markersize=2, markeredgecolor="white", markeredgewidth=0.3)
+        bar = figure.colorbar(shown, cax=maps[-1].inset_axes((1.05, 0, 0.07, 1)), ticks=[0, highest / 4, highest])
+        bar.ax.set_yticklabels(["0", f"{highest / 4:.2g}", f"{highest:.2g}"], fontsize=8)
+        side = int(np.ceil(np.sqrt(m)))
+        grid = np.full((side * side, height, across), np.nan)
+        grid[:m] = images[:m]
+        _mosaic(decoded, grid.reshape(side, side, height, across), lines=0.5)
+        if i == 0:
+            picture.set_title("input")
+            decoded.set_title("draws, decoded")
+        for panel in (picture, *maps, decoded):
+            panel.set_box_aspect(1)
+    entries = [
+        Line2D([], [], color=LINES[1], linewidth=1, label="holds 95 % of the true posterior"),
+        Line2D([], [], color="black", marker="o", linestyle="", markersize=3, label="resampled draws"),
+        Line2D([], [], linestyle="", label="colour: density; KL: from that to the true posterior"),
+    ]
+    figure.legend(handles=entries, loc="outside lower center", ncols=3, columnspacing=1.2, handlelength=1.2)
+    return figure
+
+
+@dataclass(frozen=True)
+class LatentPair:
+    """A row of `latent_pairs`: draws of two latent units given one input.
+
+    Args:
+        label: names the input.
+        axis_labels: name the two units.
+        draws: by panel title, each [m, 2]; the first are the ground truth. The titles are the same in all rows.
+        image: the input [H, W]; None if it is no image. In all rows or in none.
+    """
+
+    label: str
+    axis_labels: tuple[str, str]
+    draws: Mapping[str, Array]
+    image: Array | None = None
+
+
+@_styled
+def latent_pairs(rows: Sequence[LatentPair], title: str) -> Figure:
+    """Draws of pairs of latent units given an input, by several methods, over those of the first (the ground truth)."""
+    names = list(rows[0].draws) if rows else []
+    images = [row.image for row in rows if row.image is not None]
+    if not names or any(list(row.draws) != names for row in rows) or len(images) not in (0, len(rows)):
+        raise ValueError("rows: expected at least one, all with draws of the same names and all or none with an image")
+    columns = len(names) + bool(images)
+    figure, axes = _figure(
+        "The posterior of an input: pairs of latent units",
+        title,
+        2.1 * columns + 0.6,
+        2.1 * len(rows) + 1.0,
+        len(rows),
+        columns,
+    )
+    for i, row in enumerate(rows):
+        panels = axes[i * columns : (i + 1) * columns]
+        if row.image is not None:
+            picture, *panels = panels
+            _mosaic(picture, _array(f"image of row {i}", row.image, "H W")[None, None])
+            picture.set_title(row.label)
+        draws = [_array(f"draws {name!r} of row {i}", row.draws[name], "m 2") for name in names]
+        everything = np.concatenate(draws)
+        low, high = everything.min(axis=0), everything.max(axis=0)
+        margin = 0.05 * np.where(high > low, high - low, 1)
+        for j, (name, points, panel) in enumerate(zip(names, draws, panels, strict=True)):
+            if j:
+                panel.plot(*draws[0].T, "o", color="0.8", markersize=2, markeredgewidth=0)
+                panel.tick_params(labelleft=False)
+            panel.plot(*points.T, "o", color=LINES[j % len(LINES)], markersize=2, alpha=0.6, markeredgewidth=0)
+            (left, bottom), (right, top) = low - margin, high + margin
+            panel.set(xlim=(left, right), ylim=(bottom, top), xlabel=row.axis_labels[0])
+            panel.set_box_aspect(1)
+            if i == 0:
+                panel.set_title(name)
+        panels[0].set_ylabel(row.axis_labels[1] if images else f"{row.label}\n{row.axis_labels[1]}")
+    handle = Line2D([], [], color="0.8", marker="o", linestyle="", markersize=4, label=f"grey: {names[0]}")
+    figure.legend(handles=[handle], loc="outside lower center")
+    return figure
+
+
+@_styled
+def latent_grid(images: ArrayLike, z1: ArrayLike, z2: ArrayLike, title: str) -> Figure:
+    """Decoded images [r, c, H, W] (pixel probabilities) of a grid of a two-dimensional latent space.
+
+    Image [i, j] is that of (z1[j], z2[i]); z1 [c] and z2 [r] grow to the right and upwards.
+    """
+    images = _array("images", images, "r c H W")
+    rows, columns, height, width = images.shape
+    z1, z2 = _array("z1", z1, "c", c=columns), _array("z2", z2, "r", r=rows)
+    figure, (axes,) = _figure("Decoded grid of the latent plane", title, *_size(images, rows, columns, 7, 0.7))
+    _mosaic(axes, images[::-1])
+    some = [slice(None, None, -(-count // 10)) for count in (columns, rows)]
+    axes.set_xticks(((np.arange(columns) + 0.5) * width - 0.5)[some[0]], [_number(z, 2) for z in z1[some[0]]])
+    axes.set_yticks(((rows - np.arange(rows) - 0.5) * height - 0.5)[some[1]], [_number(z, 2) for z in z2[some[1]]])
+    axes.set(xlabel="$z_1$", ylabel="$z_2$")
+    return figure
+
+
+@_styled
+def interpolations(images: ArrayLike, title: str) -> Figure:
+    """Decoded images [n_pairs, steps, H, W] on the straight way between two latent codes, a row a pair."""
+    images = _array("images", images, "n_pairs steps H W")
+    rows, columns, _, width = images.shape
+    figure, (axes,) = _figure("Interpolations between two test images", title, *_size(images, rows, columns, 8))
+    _mosaic(axes, images)
+    some = slice(None, None, -(-columns // 11))
+    share = np.linspace(0, 1, columns)[some]
+    axes.set_xticks(((np.arange(columns) + 0.5) * width - 0.5)[some], [f"{step:.2g}" for step in share])
+    axes.set_xlabel("fraction of the way between the latent codes (pixel probabilities: white 0, black 1)")
+    return figure
+
+
+@_styled
+def one_dimensional(
+    *,
+    x: ArrayLike,
+    density: ArrayLike | None,
+    model_density: ArrayLike,
+    encoder_mean: ArrayLike,
+    encoder_scale: ArrayLike,
+    z: ArrayLike,
+    decoder_mean: ArrayLike,
+    decoder_scale: ArrayLike,
+    posterior: ArrayLike,
+    q: ArrayLike,
+    posterior_x: float,
+    title: str,
+) -> Figure:
+    """A model of one-dimensional data with one latent unit: densities, decoder, encoder, and the posterior of one x.
+
+    Args:
+        x: [n] data values, increasing.
+        density: [n] true p(x) at x, or None if it is not known.
+        model_density: [n] the model's p(x).
+        encoder_mean, encoder_scale: [n] of q(z|x), at x.
+        z: [m] latent values, increasing.
+        decoder_mean, decoder_scale: [m] of p(x|z), at z.
+        posterior, q: [m] p(z|x) and q(z|x) at z, for x = posterior_x.
+        title: says run, dataset, objective and k.
+    """
+    x, z = _array("x", x, "n"), _array("z", z, "m")
+    names = {"model_density": model_density, "encoder_mean": encoder_mean, "encoder_scale": encoder_scale}
+    model, *encoder = [_array(name, value, "n", n=len(x)) for name, value in names.items()]
+    names = {"decoder_mean": decoder_mean, "decoder_scale": decoder_scale, "posterior": posterior, "q": q}
+    *decoder, truth, approximation = [_array(name, value, "m", m=len(z)) for name, value in names.items()]
+    figure, (densities, posteriors, left, right) = _figure("A one-dimensional model", title, 8, 6.2, 2, 2)
+    if density is not None:
+        densities.plot(x, _array("density", density, "n", n=len(x)), color="black", label="data, $p(x)$")
+    densities.plot(x, model, color=LINES[0], linestyle="--", label=r"model, $p_\theta(x)$")
+    densities.set(title="density of the data", xlabel="$x$", ylabel="density")
+    for axes, colour, at, (mean, scale) in ((left, LINES[0], z, decoder), (right, LINES[1], x, encoder)):
+        axes.plot(at, mean, color=colour, label="mean")
+        axes.fill_between(at, mean - scale, mean + scale, color=colour, alpha=0.25, linewidth=0, label="mean ± scale")
+    left.set(title=r"decoder $p_\theta(x|z)$", xlabel="$z$", ylabel="$x$")
+    right.set(title="encoder $q(z|x)$", xlabel="$x$", ylabel="$z$")
+    posteriors.plot(z, truth, color="black", label=r"true, $p_\theta(z|x)$")
+    posteriors.plot(z, approximation, color=LINES[1], linestyle="--", label="approximate, $q(z|x)$")
+    posteriors.set(title=f"posterior of $x = {posterior_x:.3g}$", xlabel="$z$", ylabel="density")
+    for axes in (densities, posteriors):
+        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+    for axes in (densities, posteriors, left, right):
+        axes.legend(loc="upper left")
+    return figure
+
+
+@_styled
+def two_dimensional_density(
+    points: ArrayLike,
+    samples: ArrayLike,
+    title: str,
+    log_density: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+) -> Figure:
+    """Two-dimensional data [n, 2] beside samples of the model [m, 2], on the same axes.
+
+    `log_density`, if known, is (x1 [G1], x2 [G2], values [G2, G1] in nats): the true density, drawn as three contours.
+    """
+    sets = {"data": _array("points", points, "n 2"), "samples of the model": _array("samples", samples, "m 2")}
+    figure, panels = _figure("Data and model", title, 8, 5, 1, 2, sharex=True, sharey=True)
+    for (name, values), colour, axes in zip(sets.items(), LINES, panels, strict=False):
+        size = float(np.clip(8_000 / len(values), 2, 14))
+        axes.scatter(values[:, 0], values[:, 1], s=size, color=colour, alpha=0.5, linewidths=0)
+        axes.set(title=f"{name} ({len(values)} points)", xlabel="$x_1$", ylabel="$x_2$")
+        axes.set_aspect("equal", adjustable="box")
+        if log_density is not None:
+            x1, x2 = (_array(f"x{i} of log_density", log_density[i - 1], f"G{i}") for i in (1, 2))
+            values = _array("values of log_density", log_density[2], "G2 G1", finite=False, G1=len(x1), G2=len(x2))
+            levels = np.nanmax(values) - np.array([4.5, 2, 0.5])
+            axes.contour(x1, x2, values, levels, colors="black", linewidths=0.8, linestyles="solid")
+    if log_density is not None:
+        line = Line2D([], [], color="black", linewidth=0.8)
+        label = "true density: log density 0.5, 2 and 4.5 nats below its maximum"
+        figure.legend([line], [label], loc="outside lower center")
+    return figure
+
+
+@_styled
+def gradient_snr(k: ArrayLike, ratios: Mapping[str, tuple[Array, Array]], title: str) -> Figure:
+    """Signal-to-noise ratio of the gradients against k [n] (Rainforth et al. 2018, arXiv:1802.04537).
+
+    `ratios`: by gradient estimator, those of the encoder's and of the decoder's gradient, [n] each. Grey guides are
+    the slopes of their theorem 1: 1/sqrt(k) for the encoder's, sqrt(k) for the decoder's.
+    """
+    k = _array("k", k, "n")
+    if not ratios:
+        raise ValueError("ratios: expected at least one gradient estimator, got none")
+    figure, panels = _figure("Signal-to-noise ratio of the gradients", title, 8, 4.4, 1, 2, sharey=True)
+    for j, (axes, part, power) in enumerate(zip(panels, ("encoder", "decoder"), (-0.5, 0.5), strict=True)):
+        for i, (name, pair) in enumerate(ratios.items()):
+            ratio = _array(f"ratios of {name!r}", pair, "2 n", n=len(k))[j]
+            axes.plot(k, ratio, color=LINES[i % len(LINES)], marker="osD^v<>"[i % 7], markersize=4, label=name)
+            if i == 0:
+                guide = ratio[0] / 2 * (k / k[0]) ** power
+        slope = r"$\propto 1/\sqrt{k}$" if power < 0 else r"$\propto \sqrt{k}$"
+        axes.plot(k, guide, color=_GREY, linestyle="--", linewidth=1, zorder=0)
+        axes.annotate(
+            slope, (k[-1], guide[-1]), (0, -6), textcoords="offset points", ha="right", va="top", color="0.35"
+        )
+        axes.set(xscale="log", yscale="log", title=f"{part} gradient", xlabel="importance samples $k$")
+        axes.grid()
+    panels[0].set_ylabel("signal-to-noise ratio")
+    _legend(figure, panels[0].get_lines()[:-1], loc="outside lower center", ncols=min(3, len(ratios)))
+    return figure
+
+
+@_styled
+def tightness(
+    l_k: ArrayLike,
+    l_k_stderr: ArrayLike,
+    ais: ArrayLike,
+    ais_stderr: ArrayLike,
+    k_hat: ArrayLike,
+    title: str,
+    k: int = 5000,
+) -> Figure:
+    """Annealed importance sampling (AIS) beside L_k for every image, and their difference against Pareto k-hat.
+
+    Args:
+        l_k, l_k_stderr: [n] estimates of L_k and their standard errors, nats.
+        ais, ais_stderr: [n] estimates of log p(x) by AIS and their standard errors, nats.
+        k_hat: [n] shape of the upper tail of the weights (Vehtari et al., arXiv:1507.02646): above 0.7 they are not to
+            be trusted. What is not finite counts as above, and is not drawn.
+        title: says run, dataset, objective and k.
+        k: of L_k.
+    """
+    l_k = _array("l_k", l_k, "n")
+    names = {"l_k_stderr": l_k_stderr, "ais": ais, "ais_stderr": ais_stderr}
+    l_k_stderr, ais, ais_stderr = (_array(name, value, "n", n=len(l_k)) for name, value in names.items())
+    k_hat = _array("k_hat", k_hat, "n", n=len(l_k), finite=False)
+    figure, (left, right) = _figure(f"Tightness of L_{k}: annealed importance sampling beside it", title, 8, 4.4, 1, 2)
+    bars: dict[str, Any] = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "alpha": 0.8, "color": LINES[0]}
+    left.errorbar(l_k, ais, ais_stderr, l_k_stderr, **bars)
+    left.axline((l_k[0], l_k[0]), slope=1, color=_GREY, linestyle="--", linewidth=1, label=f"AIS = $L_{{{k}}}$")
+    left.set(xlabel=f"$L_{{{k}}}$ (nats)", ylabel=r"$\log p(x)$ by AIS (nats)", title=f"{len(l_k)} images")
+    gap, error = ais - l_k, np.hypot(ais_stderr, l_k_stderr)
+    drawn, high = np.isfinite(k_hat), ~(k_hat <= 0.7)
+    right.errorbar(k_hat[drawn], gap[drawn], error[drawn], **bars)
+    label = rf"$\hat k = 0.7$ (above: {high.sum()} of {len(high)})"
+    right.axvline(0.7, color=LINES[1], linestyle="--", label=label)
+    right.axhline(0, color=_GREY, linestyle="--", linewidth=1)
+    mean, standard_error = gap.mean(), np.sqrt(np.sum(error**2)) / len(gap)
+    right.set(xlabel=r"Pareto $\hat k$ of the weights", ylabel=f"AIS − $L_{{{k}}}$ (nats)")
+    right.set_title(f"mean difference {_number(mean, 2)} ± {standard_error:.2f} nats")
+    handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def time_against_k(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Time of an update against k, measured and the machine's own limit, for every gradient estimator.
+
+    `rows` are those of `iwae.benchmark`: "k", "ms_per_update", "flop_floor_ms" (milliseconds), "estimator"; others are
+    not read.
+    """
+    needed = ("k", "ms_per_update", "flop_floor_ms", "estimator")
+    for row in rows:
+        if missing := [name for name in needed if name not in row]:
+            raise ValueError(f"rows: expected {', '.join(needed)} in each, got one without {missing[0]}")
+    if not rows:
+        raise ValueError("rows: expected at least one, got none")
+    figure, (axes,) = _figure("Time of an update", title, 7, 4.6)
+    for i, name in enumerate(dict.fromkeys(row["estimator"] for row in rows)):
+        values = sorted([row[column] for column in needed[:3]] for row in rows if row["estimator"] == name)
+        k, milliseconds, floor = _array(f"times of {name!r}", values, "n 3").T
+        colour = LINES[i % len(LINES)]
+        axes.plot(k, milliseconds, color=colour, marker="osD^v<>"[i % 7], markersize=4, label=name)
+        axes.plot(k, floor, color=colour, linestyle=":", linewidth=1.2, label=f"{name}: matrix products alone")
+    axes.set(xscale="log", yscale="log", xlabel="importance samples $k$", ylabel="time of an update (ms)")
+    counts = sorted({row["k"] for row in rows})
+    axes.set_xticks(counts, [str(k) for k in counts])
+    axes.xaxis.minorticks_off()
+    axes.grid()
+    _legend(axes)
     return figure
 
 
@@ -294,7 +680,7 @@ def _array(
 def _size(images: Array, rows: int, columns: int, width: float, labels: float = 0.4) -> tuple[float, float]:
     """Width and height in inches of a figure that is one mosaic, with `labels` inches at its left."""
     height, across = images.shape[-2:]
-    return width, (width - labels) * rows * height / (columns * across) + 1.0
+    return width, (width - labels) * rows * height / (columns * across) + 0.9
 
 
 def _mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
@@ -315,8 +701,40 @@ def _mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _legend(axes: Axes, **options: Any) -> None:
+def _legend(owner: Axes | Figure, handles: Sequence[Artist] | None = None, **options: Any) -> None:
     """A legend whose entries are plain text, whatever a run is called."""
-    handles, _ = axes.get_legend_handles_labels()
-    for text in axes.legend(handles=handles, **options).get_texts():
+    legend = owner.legend(**options) if handles is None else owner.legend(handles=handles, **options)
+    for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _even(name: str, value: ArrayLike) -> Array:
+    """The evenly spaced, increasing points of a grid, [G] with G > 1."""
+    points = _array(name, value, "G")
+    steps = np.diff(points)
+    if not len(steps) or steps.min() <= 0 or not np.allclose(steps, steps.mean(), rtol=1e-3):
+        raise ValueError(f"{name}: expected at least two evenly spaced, increasing points of a grid")
+    return points
+
+
+def _density(axes: Axes, x: Array, y: Array, density: Array, highest: float) -> AxesImage:
+    """Shows a density [len(y), len(x)] on a grid of cell centres, colours from 0 to `highest`.
+
+    The colours follow the square root, so that a wide density can be seen beside a narrow one.
+    """
+    dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    extent = (x[0] - dx, x[-1] + dx, y[0] - dy, y[-1] + dy)
+    norm = PowerNorm(0.5, vmin=0, vmax=highest)
+    return axes.imshow(density, cmap="Blues", norm=norm, origin="lower", extent=extent, aspect="auto")
+
+
+def _level(density: Array, share: float) -> float:
+    """The value of a density on an even grid above which `share` of its mass lies."""
+    values = np.sort(density, axis=None)[::-1]
+    mass = np.cumsum(values)
+    return float(values[np.searchsorted(mass, share * mass[-1])])
+
+
+def _number(value: float, digits: int) -> str:
+    """A number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
