@@ -332,10 +332,13 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
         ]
         _mosaic(picture, image[None, None])
         picture.set_ylabel(row.label)
-        highest = max(density.max() for density in densities)
+        if min(density.min() for density in densities) < 0 or not densities[0].any():
+            raise ValueError(f"densities of row {i}: expected none below 0, and the first not 0 on the whole grid")
+        highest, level = max(density.max() for density in densities), _level(densities[0], 0.95)
         for j, (name, density, panel) in enumerate(zip(row.densities, densities, maps, strict=True)):
             shown = _density(panel, z1, z2, density, highest)
-            panel.contour(z1, z2, densities[0], [_level(densities[0], 0.95)], colors=LINES[1], linewidths=1)
+            if level < densities[0].max():
+                panel.contour(z1, z2, densities[0], [level], colors=LINES[1], linewidths=1)
             if name in row.kl:
                 panel.set_xlabel(f"KL = {row.kl[name]:.2f} nats")
             if j:
@@ -361,7 +364,7 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
     entries = [
         Line2D([], [], color=LINES[1], linewidth=1, label="holds 95 % of the true posterior"),
         Line2D([], [], color="black", marker="o", linestyle="", markersize=3, label="resampled draws"),
-        Line2D([], [], linestyle="", label="colour: density; KL: from that to the true posterior"),
+        Line2D([], [], linestyle="", label="colour: density; KL: KL(density ‖ true posterior)"),
     ]
     figure.legend(handles=entries, loc="outside lower center", ncols=3, columnspacing=1.2, handlelength=1.2)
     return figure
@@ -560,9 +563,8 @@ def gradient_snr(k: ArrayLike, ratios: Mapping[str, tuple[Array, Array]], title:
                 guide = ratio[0] / 2 * (k / k[0]) ** power
         slope = r"$\propto 1/\sqrt{k}$" if power < 0 else r"$\propto \sqrt{k}$"
         axes.plot(k, guide, color=_GREY, linestyle="--", linewidth=1, zorder=0)
-        axes.annotate(
-            slope, (k[-1], guide[-1]), (0, -6), textcoords="offset points", ha="right", va="top", color="0.35"
-        )
+        middle, side = len(k) // 2, "right" if power < 0 else "left"
+        axes.annotate(slope, (k[middle], guide[middle]), ha=side, va="top", color="0.35")
         axes.set(xscale="log", yscale="log", title=f"{part} gradient", xlabel="importance samples $k$")
         axes.grid()
     panels[0].set_ylabel("signal-to-noise ratio")
