@@ -216,6 +216,9 @@ def _evaluate(run: Run) -> Run:
     for split in settings.splits:
         images = run.images(split)
         results[split], _ = evaluation.evaluate(run.model, images, settings, run.experiment.seed, f"evaluate {split}")
+        if run.dataset.log_density is not None:
+            chosen = images[evaluation.spread(len(images), settings.examples or len(images))]
+            results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
     _write_json(run.folder / "evaluation.json", results)
     return Run(run.experiment, run.folder, run.dataset, run.model, results)
 
@@ -241,6 +244,8 @@ def _plot(run: Run) -> None:
         figures["reconstructions"] = plots.reconstructions(
             chosen.reshape(-1, *shape), reconstructions.reshape(-1, *shape), run.title
         )
+    if run.experiment.model.likelihood == "gaussian" and not shape:
+        figures |= _density_figures(run)
     for i, layer in enumerate(means, start=1):
         points, axis_labels = plots.project(layer)
         name = "posterior_scatter" if len(means) == 1 else f"posterior_scatter_z{i}"
@@ -258,15 +263,55 @@ def _plot(run: Run) -> None:
     temporary.rename(run.folder / "plots")
 
 
+def _density_figures(run: Run) -> dict[str, Any]:
+    """The model beside the density of one- or two-dimensional data; none for data of more dimensions."""
+    import numpy as np
+
+    from iwae import evaluation, plots, quadrature
+
+    data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
+    if quadrature.applies(run.model):
+        x = np.linspace(*_span(data[:, 0]), 401)
+        model = quadrature.one_dimensional(run.model, x, posterior_x=float(np.median(data)))
+        density = None if log_density is None else np.exp(log_density(x[:, None]))
+        values, title = run.evaluation.get("test", {}), run.title
+        if "true_log_likelihood" in values:
+            title += f"; L_{values['k']} = {-values['nll']:.3f}, true E[log p(x)] = {values['true_log_likelihood']:.3f}"
+        return {"one_dimensional": plots.one_dimensional(**model._asdict(), density=density, title=title)}
+    if data.shape[1] == 2:
+        data = data[evaluation.spread(len(data), 2000)]
+        draws = run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3))
+        truth = None
+        if log_density is not None:
+            x1, x2 = (np.linspace(*_span(values), 201) for values in data.T)
+            points = np.stack(np.meshgrid(x1, x2), axis=-1)
+            truth = (x1, x2, log_density(points.reshape(-1, 2)).reshape(points.shape[:2]))
+        figure = plots.two_dimensional_density(data, np.array(draws), run.title, truth)
+        return {"two_dimensional_density": figure}
+    return {}
+
+
+def _span(values: "np.ndarray") -> tuple[float, float]:
+    """An interval somewhat wider than that of the values."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.1 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
 def summary(run: Run) -> str:
     """What a run gave, in a few lines for the terminal."""
     lines = [f"{run.title}: {run.folder}"]
     for split, values in run.evaluation.items():
         active = "+".join(str(units) for units in values["active_units"])
+        digits = 3 if "true_log_likelihood" in values else 2
         lines.append(
-            f"  {split}: NLL {values['nll']:.2f} +- {values['nll_stderr']:.2f} nats (L_{values['k']}, "
+            f"  {split}: NLL {values['nll']:.{digits}f} +- {values['nll_stderr']:.{digits}f} nats (L_{values['k']}, "
             f"{values['examples']} examples), active units {active}"
         )
+        if "true_log_likelihood" in values:
+            lines.append(
+                f"  {split}: the true density gives {-values['true_log_likelihood']:.3f} nats on the same data"
+            )
     plots = sorted((run.folder / "plots").glob("*.png"))
     if plots:
         lines.append(f"  {len(plots)} plots in {run.folder / 'plots'}")
@@ -386,6 +431,8 @@ def _start_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
+    # A GPU's shorter float32 products would move log weights, sums over hundreds of pixels, by tenths of a nat.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # too late: the user has used the GPU, with settings of their own
             tf.config.experimental.set_memory_growth(gpu, True)
