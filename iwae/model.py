@@ -222,12 +222,16 @@ class IWAE(keras.Model):
 
     def sample(self, n: int, seed) -> tf.Tensor:
         """n images from the prior: ancestral samples of the latent layers, then E[x | z_1]. -> [n, D]."""
+        return self.decode_mean(self.sample_latents(n, seed))
+
+    def sample_latents(self, n: int, seed) -> tf.Tensor:
+        """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1]."""
         seed = _as_seed(seed)
         z = layers.normal([n, self.latent_units[-1]], layers.fold_seed(seed, 0))
         for i, decoder in reversed(list(enumerate(self.decoder[1:], start=1))):
             mean, log_std = decoder(z)
             z = mean + tf.exp(log_std) * layers.normal(mean.shape, layers.fold_seed(seed, i))
-        return self.decode_mean(z)
+        return z
 
     def _decode(self, z):
         flat = self.decoder[0](tf.reshape(z, [-1, z.shape[-1]]))

@@ -1,0 +1,89 @@
+"""Exact quantities of a model with one latent unit and one-dimensional data, by quadrature over the latent unit."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from iwae import layers
+
+Array = np.ndarray
+REACH = 8.0  # the prior's mass outside of +-8 standard deviations is 1e-15
+POINTS = 4001  # of the grid over z; also resolves what is 0.01 wide
+
+
+class OneDimensional(NamedTuple):
+    """What `plots.one_dimensional` shows; densities are per unit of x or z."""
+
+    x: Array  # [n], data values
+    model_density: Array  # [n], p(x)
+    encoder_mean: Array  # [n], of q(z | x)
+    encoder_scale: Array  # [n]
+    z: Array  # [m], latent values
+    decoder_mean: Array  # [m], of p(x | z)
+    decoder_scale: Array  # [m]
+    posterior: Array  # [m], p(z | x) for x = posterior_x
+    q: Array  # [m], q(z | x) for x = posterior_x
+    posterior_x: float
+
+
+def applies(model) -> bool:
+    """Whether `model` has one-dimensional Gaussian data and one stochastic layer of one unit."""
+    return model.input_dim == 1 and model.latent_units == (1,) and isinstance(model.decoder[0], layers.GaussianLayer)
+
+
+def log_marginal(model, x: Array) -> Array:
+    """log p(x) = log of the integral of N(z; 0, 1) p(x | z) over z: x [n] -> [n], nats."""
+    z = _grid()
+    mean, scale = _conditional(model.decoder[0], z)
+    log_step = np.log(z[1] - z[0])
+    prior = _log_normal(z, 0.0, 1.0)
+    return np.concatenate(
+        [
+            np.logaddexp.reduce(prior + _log_normal(part[:, None], mean, scale), axis=1) + log_step
+            for part in np.array_split(np.asarray(x, np.float64), -(-len(x) // 500))  # 16 MB a part
+        ]
+    )
+
+
+def one_dimensional(model, x: Array, posterior_x: float, reach: float = 4.0) -> OneDimensional:
+    """The densities of a model that `applies` accepts.
+
+    Args:
+        model: an `IWAE`.
+        x: [n], data values, increasing.
+        posterior_x: the value whose posterior is computed.
+        reach: z is shown from -reach to reach.
+    """
+    z = _grid()
+    mean, scale = _conditional(model.decoder[0], z)
+    joint = _log_normal(z, 0.0, 1.0) + _log_normal(posterior_x, mean, scale)
+    posterior = np.exp(joint - np.logaddexp.reduce(joint) - np.log(z[1] - z[0]))
+    (q_mean,), (q_scale,) = _conditional(model.encoder[0], np.array([posterior_x]))
+    encoder_mean, encoder_scale = _conditional(model.encoder[0], x)
+    shown = np.abs(z) <= reach
+    return OneDimensional(
+        x=x,
+        model_density=np.exp(log_marginal(model, x)),
+        encoder_mean=encoder_mean,
+        encoder_scale=encoder_scale,
+        z=z[shown],
+        decoder_mean=mean[shown],
+        decoder_scale=scale[shown],
+        posterior=posterior[shown],
+        q=np.exp(_log_normal(z[shown], q_mean, q_scale)),
+        posterior_x=posterior_x,
+    )
+
+
+def _grid() -> Array:
+    return np.linspace(-REACH, REACH, POINTS)
+
+
+def _conditional(layer, inputs: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation [n] that a Gaussian layer of one unit gives for inputs [n]."""
+    mean, log_std = layer(np.asarray(inputs, np.float32)[:, None])
+    return np.asarray(mean[:, 0], np.float64), np.exp(np.asarray(log_std[:, 0], np.float64))
+
+
+def _log_normal(value, mean, scale) -> Array:
+    return -0.5 * (np.log(2 * np.pi) + ((value - mean) / scale) ** 2) - np.log(scale)
