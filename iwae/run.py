@@ -227,13 +227,13 @@ def _plot(run: Run) -> None:
     """All figures of a run into plots/; the folder appears when they are all there."""
     import numpy as np
 
-    from iwae import evaluation, plots, training
+    from iwae import evaluation, log, plots
 
     seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
     figures = {}
-    log = training.read_log(run.folder / "log.csv")
-    if log:
-        columns = {name: [row[name] for row in log] for name in training.Bookkeeper.COLUMNS}
+    rows = log.read(run.folder / "log.csv")
+    if rows:
+        columns = {name: [row[name] for row in rows] for name in log.COLUMNS}
         figures["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
     means = evaluation.posterior_means(run.model, test, seed)
     if shape:

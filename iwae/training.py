@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import checkpoints, layers, progress
+from iwae import checkpoints, layers, log, progress
 
 # Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, half the
 # memory of floats and half the random words of 32-bit uniforms.
@@ -176,7 +176,6 @@ class Bookkeeper(keras.callbacks.Callback):
     `epoch` counts finished epochs, `block` finished blocks of the epoch under way.
     """
 
-    COLUMNS = ("epoch", "updates", "learning_rate", "train_bound", "valid_bound", "seconds", "images_per_second")
     CHECKPOINT_SECONDS = 60.0  # a checkpoint inside an epoch at least this often
     CHECKPOINT_SHARE = 0.05  # at the end of an epoch, unless checkpoints would take more than this share of the time
 
@@ -284,9 +283,9 @@ class Bookkeeper(keras.callbacks.Callback):
             self.best_weights = _numbered("best", arrays) or None
             if self.block:
                 self.tracked = _numbered("tracker", arrays)
-            rows = [row for row in read_log(self.log) if row["epoch"] <= self.epoch]
+            rows = [row for row in log.read(self.log) if row["epoch"] <= self.epoch]
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, log.COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         checkpoints.write_atomically(self.log, text.getvalue().encode())
@@ -304,7 +303,7 @@ class Bookkeeper(keras.callbacks.Callback):
 
     def _write_row(self, row: dict) -> None:
         with open(self.log, "a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerow(row)
+            csv.DictWriter(file, log.COLUMNS, lineterminator="\n").writerow(row)
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
@@ -348,20 +347,6 @@ class ValidationBound:
 
 
 _VALIDATION_STREAM = 5  # apart from the streams of the model and of the evaluation
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a `log.csv`; a last line that was cut short is left out. An absent file has none."""
-    rows = []
-    if path.exists():
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                try:
-                    values = {name: float(row[name]) for name in Bookkeeper.COLUMNS}
-                except (TypeError, ValueError):
-                    break
-                rows.append(values | {"epoch": int(values["epoch"]), "updates": int(values["updates"])})
-    return rows
 
 
 def _assign(variables, values) -> None:
