@@ -1,7 +1,7 @@
 """Checkpoints: everything needed to continue a run bit for bit, in files that are noticed when they are damaged.
 
-A checkpoint is two files, `UPDATES.npz` (arrays by name) and `UPDATES.json` (what else there is to know, and the sha256
-of the arrays). Each is written under a temporary name, flushed to the disk and renamed, the .json last: a checkpoint
+A checkpoint is two files, `UPDATES.npz` (arrays by name) and `UPDATES.json` (what else there is to know, and a sha256
+over both). Each is written under a temporary name, flushed to the disk and renamed, the .json last: a checkpoint
 without it does not exist. Nothing is ever unpickled.
 """
 
@@ -40,18 +40,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save(folder: Path, updates: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
-    """Writes a checkpoint after `updates` updates and removes all but the newest two. Returns the .npz's path."""
+    """Writes a checkpoint after `updates` updates; leaves nothing in `folder` but the newest two. Returns its .npz."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     content = buffer.getvalue()
     path = folder / f"{updates:010d}.npz"
     write_atomically(path, content)
-    record = {**state, "updates": updates, "sha256": hashlib.sha256(content).hexdigest()}
+    record = {**state, "updates": updates}
+    record["sha256"] = _checksum(content, record)
     write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
-    for old in sorted(folder.glob("*.json"))[:-KEPT]:
-        old.unlink()
-        old.with_suffix(".npz").unlink(missing_ok=True)
+    kept = [newest.stem for newest in sorted(folder.glob("*.json"))[-KEPT:]]
+    for entry in folder.iterdir():
+        if entry.stem not in kept:
+            entry.unlink()  # older ones, and what a killed process left half written
     return path
 
 
@@ -68,7 +70,7 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
         try:
             state = json.loads(record.read_bytes())
             content = record.with_suffix(".npz").read_bytes()
-            if hashlib.sha256(content).hexdigest() != state["sha256"]:
+            if state["sha256"] != _checksum(content, state):
                 raise ValueError("its contents do not have the checksum they were written with")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return dict(arrays), state
@@ -80,3 +82,9 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
             "start afresh with --overwrite"
         )
     return None
+
+
+def _checksum(content: bytes, record: dict) -> str:
+    """sha256 over the arrays' file and the record without its own checksum, in one spelling."""
+    rest = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(content + json.dumps(rest, sort_keys=True).encode()).hexdigest()
