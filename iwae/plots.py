@@ -79,7 +79,8 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
 
     Args:
         curves: label and columns of each run, as in `log.csv`: "epoch", "train_bound" [epochs] (nats), and if there are
-            any "valid_bound" and "learning_rate". A bound that is not a number leaves a gap.
+            any "valid_bound" and "learning_rate". A bound that is not a number leaves a gap. Of several seeds these
+            are means, and "train_bound_spread" and "valid_bound_spread" [epochs] their standard deviations: a band.
         title: says run, dataset, objective and k.
 
     The epochs are on a logarithmic axis if there are more than 50; a second panel shows the last half of them, where
@@ -107,7 +108,9 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
                 "linestyle": "--" if column == "train_bound" else "-",
                 "marker": "o" if len(epoch) <= 20 else None,
             }
-            lines.append((epoch, bound, style))
+            spread = columns.get(f"{column}_spread", np.zeros(len(epoch)))
+            spread = _array(f"{column}_spread of {label!r}", spread, "epochs", finite=False, epochs=len(epoch))
+            lines.append((epoch, bound, spread, style))
         rate = _array(f"learning_rate of {label!r}", columns.get("learning_rate", np.ones(len(epoch))), "epochs")
         borders.append(tuple(epoch[1:][rate[1:] != rate[:-1]] - 0.5))
     stages = borders[0] if len(set(borders)) == 1 and len(borders[0]) <= 12 else ()
@@ -115,9 +118,12 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
     zoomed = last >= 8
     figure, panels = _figure("Learning curves", title, 8, 4.4 + 0.1 * len(lines), 1, 1 + zoomed)
     for axes, first in zip(panels, (0, last / 2), strict=False):
-        for epoch, bound, style in lines:
+        for epoch, bound, spread, style in lines:
             shown = epoch >= first
             axes.plot(epoch[shown], bound[shown], markersize=3, **style)
+            if spread.any():
+                low, high = (bound - spread)[shown], (bound + spread)[shown]
+                axes.fill_between(epoch[shown], low, high, color=style["color"], alpha=0.2, linewidth=0)
         for border in stages:
             if border > first:
                 axes.axvline(border, color=_GREY, linestyle=":", linewidth=0.9, zorder=0)
