@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from iwae import plots
 
-TITLE = "a_run$1 (digits, IWAE, k = 7)"  # one "$", which must not be taken for mathematics
+TITLE = "a_run$^$ (digits, IWAE, k = 7)"  # as mathematics this would be an error
 RANDOM = np.random.default_rng(5)
 H, W = 6, 4
 
@@ -99,12 +99,12 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
         ["training (−95.00 at the end)", "validation (−96.00 at the end)", "the learning rate changes"],
     ),
     "two runs": (
-        lambda: plots.learning_curves([("_one", curve(60)), ("two$2", curve(50, 1))], TITLE),
+        lambda: plots.learning_curves([("_one", curve(60)), ("two$^$", curve(50, 1))], TITLE),
         "Learning curves",
         [("epoch", "nats"), ("epoch", "")],
         [
             f"{what}, {run} (−{end:.2f} at the end)"
-            for run, last in (("_one", 90 + 100 / 60), ("two$2", 92))
+            for run, last in (("_one", 90 + 100 / 60), ("two$^$", 92))
             for what, end in (("training", last), ("validation", last + 1))
         ],
     ),
@@ -523,6 +523,9 @@ def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path, monkeypatch)
     plots.save(figure, path)
     written = path.read_bytes()
     assert written.startswith(b"\x89PNG") and not figure.axes
+    with open(path, "rb") as reader:
+        plots.save(plots.samples(images(3), TITLE), path)
+        assert reader.read() == written  # renamed, not written into
     plots.save(plots.samples(images(2), TITLE), path)
     assert path.read_bytes() == written
 
@@ -544,8 +547,12 @@ def test_saved_pictures_are_wide_enough_for_a_page_of_800_pixels(name: str, tmp_
     assert 1000 <= int.from_bytes(header, "big") <= 2000
 
 
-def test_import_brings_neither_tensorflow_nor_pyplot() -> None:
-    code = (
-        "import sys, iwae.plots; print([m for m in ('tensorflow', 'matplotlib.pyplot', 'sklearn') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def test_import_brings_neither_tensorflow_nor_pyplot_and_changes_no_setting() -> None:
+    code = """import sys, matplotlib
+def settings():  # to look at the backend would import pyplot
+    return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
+before = settings()
+import iwae.plots
+print([name for name in ("tensorflow", "matplotlib.pyplot", "sklearn") if name in sys.modules], settings() == before)"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "[] True\n"
