@@ -116,7 +116,8 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
     stages = borders[0] if len(set(borders)) == 1 and len(borders[0]) <= 12 else ()
 
     zoomed = last >= 8
-    figure, panels = _figure("Learning curves", title, 8, 4.4 + 0.1 * len(lines), 1, 1 + zoomed)
+    ncols = 2 if max(len(style["label"]) for *_, style in lines) <= 50 else 1
+    figure, panels = _figure("Learning curves", title, 8, 4.4 + 0.2 * len(lines) / ncols, 1, 1 + zoomed)
     for axes, first in zip(panels, (0, last / 2), strict=False):
         for epoch, bound, spread, style in lines:
             shown = epoch >= first
@@ -139,7 +140,7 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
     handles = panels[0].get_lines()[: len(lines)]
     if stages:
         handles.append(Line2D([], [], color=_GREY, linestyle=":", linewidth=0.9, label="the learning rate changes"))
-    _legend(figure, handles, loc="outside lower center", ncols=2)
+    _legend(figure, handles, loc="outside lower center", ncols=ncols)
     return figure
 
 
@@ -353,6 +354,8 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
                 panel.set(xlabel="$z_1$", ylabel="$z_2$")
             if i == 0 or list(row.densities) != list(rows[i - 1].densities):
                 panel.set_title(name)
+            panel.set_box_aspect(1)
+            panel.autoscale(False)  # a draw outside the grid does not widen its panel
             panel.xaxis.set_major_locator(MaxNLocator(3))
             panel.yaxis.set_major_locator(MaxNLocator(4))
         maps[-1].plot(*draws.T, "o", color="black", markersize=2, markeredgecolor="white", markeredgewidth=0.3)
@@ -365,14 +368,14 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
         if i == 0:
             picture.set_title("input")
             decoded.set_title("draws, decoded")
-        for panel in (picture, *maps, decoded):
-            panel.set_box_aspect(1)
     entries = [
         Line2D([], [], color=LINES[1], linewidth=1, label="holds 95 % of the true posterior"),
         Line2D([], [], color="black", marker="o", linestyle="", markersize=3, label="resampled draws"),
         Line2D([], [], linestyle="", label="colour: density; KL: KL(density ‖ true posterior)"),
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=3, columnspacing=1.2, handlelength=1.2)
+    figure.legend(
+        handles=entries, loc="outside lower center", ncols=3 if count > 3 else 1, columnspacing=1.2, handlelength=1.2
+    )
     return figure
 
 

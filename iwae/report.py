@@ -21,10 +21,13 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iwae import config, log, presets
 from iwae.config import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 FILES = ("experiment.json", "evaluation.json", "log.csv")
@@ -645,7 +648,7 @@ def between_markers(text: str, content: str, name: str) -> str:
     return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
-def curves(records: Sequence[Record]) -> Any:
+def curves(records: Sequence[Record]) -> "Figure":
     """The learning curves of runs in one figure; of runs that differ in their seed alone, mean and spread.
 
     Raises:
@@ -655,19 +658,22 @@ def curves(records: Sequence[Record]) -> Any:
 
     if not records:
         raise ReportError("curves: expected at least one run with a log, found none")
-    cells = _cells_of(records)
-    varying = [name for name in _varying(cells) if name != "evaluation.k"]
+    cells = _cells_of(dataclasses.replace(record, test={}) for record in records)  # evaluated or not
+    varying = _varying(cells)
     lines = []
     for key, members in cells.items():
-        values = dict(key)
-        label = ", ".join(f"{_short(name)} {values[name]}" for name in varying) or members[0].folder.name
-        if len(label) > 40:
-            label = members[0].folder.name
-        if len(members) > 1:
-            label += f", {len(members)} seeds"
-        lines.append((label, _mean_columns(members)))
+        values, (first, *others) = dict(key), members
+        label = ", ".join(f"{_short(name)} {values[name]}" for name in varying)
+        label = label if 0 < len(label) <= 40 else first.folder.name
+        lines.append((f"{label}, {len(members)} seeds" if others else label, _mean_columns(members)))
     title = ", ".join(dict.fromkeys(record.data for record in records))
-    return plots.learning_curves(lines, title if len(records) > 1 else f"{records[0].folder.name} ({title})")
+    if len(records) == 1:
+        title = f"{records[0].folder.name} ({title})"
+    elif {"model.objective", "model.k"} & set(varying):
+        title += "; the bound that each run maximizes"
+    if len(cells) < len(records):
+        title += "; of several seeds, mean ± standard deviation"
+    return plots.learning_curves(lines, title)
 
 
 def _mean_columns(members: Sequence[Record]) -> dict[str, list[float]]:
