@@ -322,7 +322,7 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
     if len(panels) != 1 or panels == {0}:
         raise ValueError(f"rows: expected the same number (at least 1) of densities in all, got {sorted(panels)}")
     (count,) = panels
-    width = 1.4 * (count + 2)
+    width = max(7, 1.4 * (count + 2))
     heading = "The posterior of an input: true, variational and importance resampled"
     figure, axes = _figure(heading, title, width, 1.75 * len(rows) + 0.9, len(rows), count + 2)
     figure.set_layout_engine("constrained", w_pad=0.02, wspace=0.01, h_pad=0.03)

@@ -247,11 +247,12 @@ def legends(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_say_what_they_show(name: str) -> None:
+def test_figures_say_what_they_show(name: str, caplog) -> None:
     make, heading, labels, entries = FIGURES[name]
     before = dict(matplotlib.rcParams)
     figure = make()
     figure.canvas.draw()  # warnings, also those of the layout, are errors
+    assert not caplog.records
     assert dict(matplotlib.rcParams) == before
     title = figure.get_suptitle()
     assert heading in title and title.replace("\n", " ").endswith(TITLE)
@@ -259,6 +260,8 @@ def test_figures_say_what_they_show(name: str) -> None:
     for axes, expected in zip(figure.axes, labels, strict=True):
         for given, wanted in zip((axes.get_xlabel(), axes.get_ylabel()), expected or (), strict=False):
             assert wanted in given if wanted else not given, (given, wanted)
+    inside = figure.get_tightbbox().padded(-0.01)  # inches
+    assert min(inside.min) >= 0 and (inside.max <= figure.get_size_inches()).all()
     found = legends(figure)
     assert len(found) == len(entries) and all(e in f for e, f in zip(entries, found, strict=True)), found
 
@@ -457,7 +460,8 @@ def test_no_bar_of_the_histogram_holds_active_and_inactive_units() -> None:
 
 
 def test_panels_of_a_row_share_axes_and_colours_and_the_line_holds_95_percent() -> None:
-    row = posterior_row(sizes=(81, 121))
+    row = posterior_row(draws=2, sizes=(81, 121))
+    row.draws[0] = 10  # outside the grid
     panels = plots.posterior_input([row], TITLE).axes[1:4]
     for panel, density in zip(panels, row.densities.values(), strict=True):
         (image,) = panel.get_images()
