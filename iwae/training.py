@@ -55,25 +55,26 @@ class ResidentImages:
 
 
 def index_blocks(
-    examples: int, batch: int, rows: int, seed: int, first_epoch: int = 0, first_block: int = 0
+    examples: int, batch: int, rows: int, seed: int, first_epoch: int = 0, first_update: int = 0
 ) -> Iterator[tuple[np.ndarray]]:
     """Endless blocks of indices [rows, batch], shuffled anew each epoch by (seed, epoch).
 
-    An epoch uses every example once; it is padded with -1 at its end, to whole batches and whole blocks.
+    An epoch uses every example once; it is padded with -1 at its end, to whole batches and whole blocks. The first one
+    may start after some of its updates, with blocks of the same or of another length.
     """
-    blocks = blocks_per_epoch(examples, batch, rows)
-    epoch = first_epoch
+    epoch, start = first_epoch, first_update
     while True:
-        order = np.full(blocks * rows * batch, -1, np.int32)
+        updates = start + blocks_per_epoch(examples, batch, rows, start) * rows
+        order = np.full(updates * batch, -1, np.int32)
         order[:examples] = np.random.default_rng([seed, epoch]).permutation(examples)
-        for block in order.reshape(blocks, rows, batch)[first_block:]:
+        for block in order[start * batch :].reshape(-1, rows, batch):
             yield (block,)  # the form Keras wants: (inputs,)
-        epoch, first_block = epoch + 1, 0
+        epoch, start = epoch + 1, 0
 
 
-def blocks_per_epoch(examples: int, batch: int, rows: int) -> int:
-    """Blocks of `rows` updates that an epoch of `examples` takes; the last one may be padded."""
-    return math.ceil(math.ceil(examples / batch) / rows)
+def blocks_per_epoch(examples: int, batch: int, rows: int, first_update: int = 0) -> int:
+    """Blocks of `rows` updates that an epoch of `examples` takes from an update on; the last one may be padded."""
+    return math.ceil((math.ceil(examples / batch) - first_update) / rows)
 
 
 def epochs(settings) -> int:
@@ -141,9 +142,8 @@ def train(
     )
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer)
-    rows = min(settings.updates_per_call, math.ceil(len(images) / batch))
-    blocks = blocks_per_epoch(len(images), batch, rows)
-    total = epochs(settings)
+    updates = math.ceil(len(images) / batch)
+    rows, total = min(settings.updates_per_call, updates), epochs(settings)
 
     def set_rates(epoch: int) -> None:
         optimizer.learning_rate.assign(learning_rate(settings, epoch))
@@ -154,14 +154,14 @@ def train(
     keeper.restore()
     tensorboard = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False, profile_batch=0)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
-    with progress.Bar(total * blocks, "train", **variables) as keeper.bar:
+    with progress.Bar(total * updates, "train", **variables) as keeper.bar:
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while keeper.epoch < total and not keeper.stopped:
             model.fit(
-                index_blocks(len(images), batch, rows, seed, keeper.epoch, keeper.block),
-                epochs=keeper.epoch + 1 if keeper.block else total,
+                index_blocks(len(images), batch, rows, seed, keeper.epoch, keeper.update),
+                epochs=keeper.epoch + 1 if keeper.update else total,
                 initial_epoch=keeper.epoch,
-                steps_per_epoch=blocks - keeper.block,
+                steps_per_epoch=blocks_per_epoch(len(images), batch, rows, keeper.update),
                 shuffle=False,
                 verbose=0,
                 callbacks=[keeper, tensorboard],
@@ -173,7 +173,7 @@ def train(
 class Bookkeeper(keras.callbacks.Callback):
     """What goes on beside the updates: rates, validation, log, checkpoints, early stopping, progress, stopping.
 
-    `epoch` counts finished epochs, `block` finished blocks of the epoch under way.
+    `epoch` counts finished epochs, `update` finished updates of the epoch under way.
     """
 
     CHECKPOINT_SECONDS = 60.0  # a checkpoint inside an epoch at least this often
@@ -184,12 +184,12 @@ class Bookkeeper(keras.callbacks.Callback):
         self.network, self.settings, self.validation, self.examples = model, settings, validation, examples
         self.batch, self.rows, self.folder = batch, rows, Path(folder)
         self.set_rates, self.stop_requested = set_rates, stop_requested
-        self.epoch, self.block, self.seconds = 0, 0, 0.0
+        self.epoch, self.update, self.seconds = 0, 0, 0.0
         self.tracked = None  # state of the mean bound of a half epoch, restored
         self.best, self.best_weights, self.waited, self.stopped = -math.inf, None, 0, False
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.log = self.folder / "log.csv"
-        self.blocks = blocks_per_epoch(examples, batch, rows)
+        self.updates = math.ceil(examples / batch)  # in an epoch
         self.bar: progress.Bar
 
     # ---- Keras calls these ----
@@ -208,16 +208,16 @@ class Bookkeeper(keras.callbacks.Callback):
                 "try a smaller training.learning_rate"
             )
         self._count_seconds()
-        self.block += 1
-        done = min(self.block * self.rows * self.batch, self.examples)
+        self.update = min(self.update + self.rows, self.updates)
+        done = min(self.update * self.batch, self.examples)
         self.bar.update(
-            self.epoch * self.blocks + self.block,
+            self.epoch * self.updates + self.update,
             epoch=self.epoch + 1,
             bound=logs["bound"],
             speed=done / self.seconds,
         )
         stop = self.stop_requested()
-        if self.block < self.blocks and (stop or time.monotonic() - self.saved_at > self.CHECKPOINT_SECONDS):
+        if self.update < self.updates and (stop or time.monotonic() - self.saved_at > self.CHECKPOINT_SECONDS):
             self.save()
             if stop:
                 raise StopRequested
@@ -236,7 +236,7 @@ class Bookkeeper(keras.callbacks.Callback):
         logs.pop("nonfinite_update")
         logs.update(valid_bound=row["valid_bound"], learning_rate=row["learning_rate"])  # for TensorBoard
         self._write_row(row)
-        self.epoch, self.block, self.seconds = epoch + 1, 0, 0.0
+        self.epoch, self.update, self.seconds = epoch + 1, 0, 0.0
         self._judge(row["valid_bound"])
         last, stop = self.epoch == epochs(self.settings) or self.stopped, self.stop_requested()
         if last or stop or time.monotonic() - self.saved_at > self.save_seconds / self.CHECKPOINT_SHARE:
@@ -254,7 +254,7 @@ class Bookkeeper(keras.callbacks.Callback):
             arrays |= {f"best/{i:03d}": values for i, values in enumerate(self.best_weights)}
         state = {
             "epoch": self.epoch,
-            "block": self.block,
+            "update": self.update,
             "seconds": self.seconds,
             "waited": self.waited,
             "best": self.best if math.isfinite(self.best) else None,
@@ -275,13 +275,13 @@ class Bookkeeper(keras.callbacks.Callback):
         rows = []
         if found:
             arrays, state = found
-            self.epoch, self.block, self.seconds = state["epoch"], state["block"], state["seconds"]
+            self.epoch, self.update, self.seconds = state["epoch"], state["update"], state["seconds"]
             self.waited, self.stopped = state["waited"], state["stopped"]
             self.best = -math.inf if state["best"] is None else state["best"]
             _assign(self.network.variables, _numbered("model", arrays))
             _assign(self.network.optimizer.variables, _numbered("optimizer", arrays))
             self.best_weights = _numbered("best", arrays) or None
-            if self.block:
+            if self.update:
                 self.tracked = _numbered("tracker", arrays)
             rows = [row for row in log.read(self.log) if row["epoch"] <= self.epoch]
         text = io.StringIO()
