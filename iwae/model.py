@@ -288,7 +288,8 @@ class IWAE(keras.Model):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.images is None or not x.dtype.is_integer:
             x = tf.cast(x, tf.float32)
-            self.bound_tracker.update_state(self._update(x, tf.ones([tf.shape(x)[0]])))
+            valid = tf.ones([tf.shape(x)[0]])
+            self.bound_tracker.update_state(self._update(x, valid), sample_weight=tf.reduce_sum(valid))
             return {"bound": self.bound_tracker.result()}
 
         rows = tf.reduce_sum(tf.cast(x[:, 0] >= 0, tf.int32))
