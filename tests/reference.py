@@ -1,12 +1,14 @@
-"""The model once more, in NumPy and float64, written from the paper's formulas: what the tests compare with.
+"""What the tests compare with: the model once more, in NumPy and float64, and models whose log p(x) is known.
 
-Axis order [k, B, D]. Only the weights are taken from the model under test.
+Axis order [k, B, D]. Written from the paper's formulas; only the weights are taken from the model under test.
 """
 
 import math
 
 import numpy as np
 from scipy import special, stats
+
+from iwae.model import IWAE
 
 
 def noise(k, batch, latent_units, seed=0):
@@ -76,3 +78,59 @@ def log_weights(weights, x, noise):
 def bound(log_weights):
     """L_k: [k, B] -> [B]."""
     return special.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
+
+
+# ---- linear-Gaussian models: p(z_2) = N(0, I), p(z_1 | z_2) = N(C z_2 + c, R), p(x | z_1) = N(A z_1 + a, S) ----
+# R and S are diagonal. The exact posterior of the model has the form of q only if it is diagonal given the layer below:
+# the columns of A are orthogonal in the metric S^-1, and C has one entry a row at most.
+
+
+def set_linear(model, name, kernel, bias, variance):
+    layer = next(layer for layer in (*model.encoder, *model.decoder) if layer.name == name)
+    layer.mean.kernel.assign(kernel)
+    layer.mean.bias.assign(bias)
+    layer.log_std.kernel.assign(np.zeros(kernel.shape))
+    layer.log_std.bias.assign(0.5 * np.log(variance))
+
+
+class LinearGaussian:
+    """A model with one or two stochastic layers of 3 (and 2) units, with the exact posterior as q, and log p(x).
+
+    `x` [n, 7] are draws from it, `log_p` [n] their log p(x).
+    """
+
+    def __init__(self, depth, n=5):
+        D = 7
+        random = np.random.default_rng(0)
+        a, noise = random.standard_normal(D), random.uniform(0.2, 0.8, D)
+        orthogonal = np.linalg.qr(random.standard_normal((D, 3)))[0]
+        A = np.sqrt(noise)[:, None] * orthogonal * [2.0, 1.0, 0.5]
+        if depth == 1:
+            mean_1, variance_1 = np.zeros(3), np.ones(3)
+        else:
+            C, mean_1 = np.array([[1.5, 0], [0, 0.7], [0, 0]]), random.standard_normal(3)
+            noise_1 = np.array([0.5, 0.4, 0.9])
+            variance_1 = np.diag(C @ C.T) + noise_1
+        # p(z_1 | x): precision 1 / variance_1 + A' S^-1 A, which is diagonal
+        precision = 1 / variance_1 + np.diag((A.T / noise) @ A)
+        gain = (A.T / noise) / precision[:, None]
+        shift = (mean_1 / variance_1) / precision - gain @ a
+        self.model = IWAE(D, (3, 2)[:depth], ((), ())[:depth], likelihood="gaussian", k=4)
+        set_linear(self.model, "q_z1", gain.T, shift, 1 / precision)
+        set_linear(self.model, "p_x", A.T, a, noise)
+        if depth == 2:
+            precision = 1 + np.diag((C.T / noise_1) @ C)
+            gain = (C.T / noise_1) / precision[:, None]
+            set_linear(self.model, "q_z2", gain.T, -gain @ mean_1, 1 / precision)
+            set_linear(self.model, "p_z1", C.T, mean_1, noise_1)
+        mean = A @ mean_1 + a
+        marginal = stats.multivariate_normal(mean, (A * variance_1) @ A.T + np.diag(noise))
+        self.x = marginal.rvs(n, random_state=1).astype(np.float32)
+        self.log_p = marginal.logpdf(self.x)
+
+    def spoil(self):
+        """Another q: its means shifted, its scales changed."""
+        for layer in self.model.encoder:
+            layer.mean.bias.assign_add(np.full(layer.mean.bias.shape, 0.3))
+            layer.log_std.bias.assign_add(np.linspace(-0.1, 0.4, layer.log_std.bias.shape[0]))
+        return self

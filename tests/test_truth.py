@@ -12,63 +12,12 @@ from scipy import special, stats
 from iwae import bounds, evaluation, training
 from iwae.model import IWAE
 
-B, D = 5, 7
-
-# ---- linear-Gaussian models: p(z_2) = N(0, I), p(z_1 | z_2) = N(C z_2 + c, R), p(x | z_1) = N(A z_1 + a, S) ----
-# R and S are diagonal. The exact posterior of the model has the form of q only if it is diagonal given the layer below:
-# the columns of A are orthogonal in the metric S^-1, and C has one entry a row at most.
-
-
-def set_linear(model, name, kernel, bias, variance):
-    layer = next(layer for layer in (*model.encoder, *model.decoder) if layer.name == name)
-    layer.mean.kernel.assign(kernel)
-    layer.mean.bias.assign(bias)
-    layer.log_std.kernel.assign(np.zeros(kernel.shape))
-    layer.log_std.bias.assign(0.5 * np.log(variance))
-
-
-class LinearGaussian:
-    """A model with one or two stochastic layers of 3 (and 2) units, with the exact posterior as q, and log p(x)."""
-
-    def __init__(self, depth):
-        random = np.random.default_rng(0)
-        self.a, self.noise = random.standard_normal(D), random.uniform(0.2, 0.8, D)
-        orthogonal = np.linalg.qr(random.standard_normal((D, 3)))[0]
-        self.A = np.sqrt(self.noise)[:, None] * orthogonal * [2.0, 1.0, 0.5]
-        if depth == 1:
-            self.mean_1, variance_1 = np.zeros(3), np.ones(3)
-        else:
-            C, self.mean_1 = np.array([[1.5, 0], [0, 0.7], [0, 0]]), random.standard_normal(3)
-            noise_1 = np.array([0.5, 0.4, 0.9])
-            variance_1 = np.diag(C @ C.T) + noise_1
-        # p(z_1 | x): precision 1 / variance_1 + A' S^-1 A, which is diagonal
-        precision = 1 / variance_1 + np.diag((self.A.T / self.noise) @ self.A)
-        gain = (self.A.T / self.noise) / precision[:, None]
-        shift = (self.mean_1 / variance_1) / precision - gain @ self.a
-        self.model = IWAE(D, (3, 2)[:depth], ((), ())[:depth], likelihood="gaussian", k=4)
-        set_linear(self.model, "q_z1", gain.T, shift, 1 / precision)
-        set_linear(self.model, "p_x", self.A.T, self.a, self.noise)
-        if depth == 2:
-            precision = 1 + np.diag((C.T / noise_1) @ C)
-            gain = (C.T / noise_1) / precision[:, None]
-            set_linear(self.model, "q_z2", gain.T, -gain @ self.mean_1, 1 / precision)
-            set_linear(self.model, "p_z1", C.T, self.mean_1, noise_1)
-        mean = self.A @ self.mean_1 + self.a
-        self.marginal = stats.multivariate_normal(mean, (self.A * variance_1) @ self.A.T + np.diag(self.noise))
-        self.x = self.marginal.rvs(B, random_state=1).astype(np.float32)
-        self.log_p = self.marginal.logpdf(self.x)
-
-    def spoil(self):
-        """Another q: its means shifted, its scales changed."""
-        for layer in self.model.encoder:
-            layer.mean.bias.assign_add(np.full(layer.mean.bias.shape, 0.3))
-            layer.log_std.bias.assign_add(np.linspace(-0.1, 0.4, layer.log_std.bias.shape[0]))
-        return self
+B, D = 5, 7  # as in reference.LinearGaussian
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_with_the_exact_posterior_every_log_weight_is_log_p(depth):
-    exact = LinearGaussian(depth)
+    exact = reference.LinearGaussian(depth)
     log_weights = exact.model.log_weights(exact.x, 4, (0, 1))
     np.testing.assert_allclose(log_weights, np.broadcast_to(exact.log_p, (4, B)), atol=1e-4)  # rounding of 10 nats
 
@@ -76,7 +25,7 @@ def test_with_the_exact_posterior_every_log_weight_is_log_p(depth):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_with_another_posterior_the_bounds_rise_to_log_p(depth):
     """L_1 < L_4 < L_16 < log p(x) from the same log weights: each paired difference is beyond four standard errors."""
-    spoilt, repeats, ks = LinearGaussian(depth).spoil(), 800, (1, 4, 16)
+    spoilt, repeats, ks = reference.LinearGaussian(depth).spoil(), 800, (1, 4, 16)
     log_weights = spoilt.model.log_weights(spoilt.x, 16 * repeats, (0, 1))
     estimates = []
     for k in ks:
@@ -91,7 +40,7 @@ def test_with_another_posterior_the_bounds_rise_to_log_p(depth):
 
 def test_elbo_is_log_p_less_the_divergence_from_the_posterior():
     """One layer: KL(q || posterior) and KL(q || prior) of Gaussians in closed form."""
-    exact, spoilt, k = LinearGaussian(1), LinearGaussian(1).spoil(), 5000
+    exact, spoilt, k = reference.LinearGaussian(1), reference.LinearGaussian(1).spoil(), 5000
     x, noise = tf.constant(exact.x), reference.noise(k, B, (3,))
     ((mean, log_std),), ((other_mean, other_log_std),) = (
         [
@@ -119,7 +68,7 @@ def test_elbo_is_log_p_less_the_divergence_from_the_posterior():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_evaluation_finds_log_p(depth):
-    spoilt, k = LinearGaussian(depth).spoil(), 5000
+    spoilt, k = reference.LinearGaussian(depth).spoil(), 5000
     result = evaluation.importance_sample(spoilt.model, spoilt.x, k, seed=3)
     # Delta method: the log of a mean of weights has the standard error sqrt(1 / ESS - 1 / k) and the bias -1 / (2 ESS).
     error = np.sqrt(1 / result["effective_sample_size"] - 1 / k)

@@ -1,0 +1,317 @@
+"""Schedule, order, binarization; that neither blocks nor interruptions change a run; what stops one."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from iwae import checkpoints, config, log, training
+from iwae.model import IWAE
+
+# ---- schedule ----
+
+
+def test_the_paper_s_schedule():
+    """Stages of 1, 3, 9, ..., 2187 epochs, 3280 in all, at 0.001 * 10^(-i/7)."""
+    settings = config.Training()
+    assert training.epochs(settings) == 3280
+    rates = [training.learning_rate(settings, epoch) for epoch in range(3280)]
+    stages = [(rate, len(list(group))) for rate, group in itertools.groupby(rates)]
+    assert [length for _, length in stages] == [1, 3, 9, 27, 81, 243, 729, 2187]
+    np.testing.assert_allclose([rate for rate, _ in stages], 0.001 * 10 ** (-np.arange(8) / 7), rtol=1e-12)
+    assert rates[0] == 1e-3 and rates[-1] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("stage", range(1, 8))
+def test_rates_on_both_sides_of_each_border(stage):
+    first = sum(3**i for i in range(stage))
+    before, after = (training.learning_rate(config.Training(learning_rate=0.5), epoch) for epoch in (first - 1, first))
+    assert before == pytest.approx(0.5 * 10 ** (-(stage - 1) / 7)) and after == pytest.approx(0.5 * 10 ** (-stage / 7))
+
+
+def test_other_schedules():
+    constant = config.Training(schedule="constant", epochs=9, learning_rate=0.02)
+    assert training.epochs(constant) == 9
+    assert [training.learning_rate(constant, epoch) for epoch in (0, 8)] == [0.02, 0.02]
+    steps = config.Training(schedule="multistep", epochs=9, learning_rate=0.02, milestones=(2, 5), gamma=0.1)
+    rates = [training.learning_rate(steps, epoch) for epoch in range(9)]
+    np.testing.assert_allclose(rates, [0.02] * 2 + [0.002] * 3 + [0.0002] * 4)
+    assert training.epochs(config.Training(stages=4)) == 40
+    assert training.epochs(config.Training(stages=4, epochs=7)) == 7
+
+
+# ---- order ----
+
+
+def epoch_of(examples, batch, rows, epoch=0, first_update=0):
+    """The blocks of one epoch, one after the other: [updates, batch]."""
+    blocks = training.index_blocks(examples, batch, rows, 5, epoch, first_update)
+    count = training.blocks_per_epoch(examples, batch, rows, first_update)
+    taken = [block for (block,) in itertools.islice(blocks, count)]
+    assert all(block.shape == (rows, batch) and block.dtype == np.int32 for block in taken)
+    return np.concatenate(taken)
+
+
+@pytest.mark.parametrize(("examples", "batch", "rows"), [(23, 5, 2), (23, 5, 5), (20, 5, 4), (20, 5, 3), (3, 3, 1)])
+def test_an_epoch_has_each_example_once_and_padding_at_its_end(examples, batch, rows):
+    order = epoch_of(examples, batch, rows).ravel()
+    assert sorted(order[:examples]) == list(range(examples))
+    assert np.all(order[examples:] == -1)
+    assert 0 <= len(order) - math.ceil(examples / batch) * batch < rows * batch  # no block of padding alone
+
+
+def test_the_order_is_that_of_seed_and_epoch_alone():
+    whole = epoch_of(23, 5, 5, epoch=2)
+    for rows in (1, 2, 3, 7):
+        np.testing.assert_array_equal(epoch_of(23, 5, rows, epoch=2)[:5], whole)
+    assert not np.array_equal(whole, epoch_of(23, 5, 5, epoch=3))
+    (other_seed,) = next(training.index_blocks(23, 5, 5, 6, 2))
+    assert not np.array_equal(whole, other_seed)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_the_order_goes_on_after_any_update(rows):
+    whole = epoch_of(23, 5, 5, epoch=2)
+    for done in range(5):
+        rest = epoch_of(23, 5, rows, epoch=2, first_update=done)
+        np.testing.assert_array_equal(rest[: 5 - done], whole[done:])
+        assert np.all(rest[5 - done :] == -1)
+    blocks = training.index_blocks(23, 5, rows, 5, 2, 3)
+    for _ in range(training.blocks_per_epoch(23, 5, rows, 3)):
+        next(blocks)
+    np.testing.assert_array_equal(next(blocks)[0], epoch_of(23, 5, rows, epoch=3)[:rows])  # and in the next epoch
+
+
+# ---- binarization ----
+
+
+def drawn(grey, seed=(1, 2), n=20_000):
+    """n drawings of one image of these grey values, inside XLA as in training: [n, D]."""
+    resident = training.ResidentImages(np.float32([np.zeros_like(grey), grey]), stochastic=True)
+    batch = tf.function(resident.batch, jit_compile=True)
+    return batch(tf.ones([n], tf.int32), tf.constant(seed)).numpy()
+
+
+def test_binarized_pixels_have_their_mean_and_are_independent():
+    grey, n = np.float32([0, 0.001, 0.2, 0.5, 0.7, 0.999, 1]), 20_000
+    pixels = drawn(grey, n=n)
+    assert pixels.shape == (n, 7) and pixels.dtype == np.float32 and set(np.unique(pixels)) == {0.0, 1.0}
+    assert not pixels[:, 0].any() and pixels[:, -1].all()  # exact at 0 and 1
+    error = np.sqrt(grey * (1 - grey) / n)
+    assert np.all(np.abs(pixels.mean(axis=0) - grey) <= 4.5 * error + 2.0**-16)  # 2^-16: grey values have 15 bits
+    correlation = np.corrcoef(pixels[:, 2:5].T)[np.triu_indices(3, 1)]  # pixels 2, 3 and 4: two share a random word
+    assert np.all(np.abs(correlation) < 4.5 / math.sqrt(n))
+    after = np.corrcoef(pixels[:-1, 3], pixels[1:, 3])[0, 1]
+    assert abs(after) < 4.5 / math.sqrt(n)
+
+
+def test_binarization_is_anew_each_time_and_that_of_its_seed():
+    grey = np.full(7, 0.5, np.float32)
+    first = drawn(grey)
+    np.testing.assert_array_equal(first, drawn(grey))
+    agreement = np.mean(first == drawn(grey, seed=(1, 3)))
+    assert abs(agreement - 0.5) < 4.5 * 0.5 / math.sqrt(first.size)
+
+
+@pytest.mark.parametrize("values", [[[0, 1], [1, 1], [0, 0]], [[-1.5, 300], [2, 0.25], [1, 1e-6]]])
+def test_other_images_stay_as_they_are(values):
+    values = np.float32(values)
+    batch = training.ResidentImages(values, stochastic=False).batch(tf.constant([2, 0]), tf.constant([0, 0]))
+    assert batch.dtype == tf.float32
+    np.testing.assert_array_equal(batch, values[[2, 0]])
+
+
+# ---- training ----
+
+EXAMPLES, D, BATCH, EPOCHS = 23, 7, 5, 4  # five updates an epoch, the last one of three examples
+
+
+def grey_images(n=EXAMPLES, seed=0):
+    """Two kinds of images, [n, D]."""
+    random = np.random.default_rng(seed)
+    means = np.float32([[0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.5], [0.1, 0.1, 0.1, 0.9, 0.9, 1.0, 0.0]])
+    return np.clip(means[random.integers(0, 2, n)] + random.uniform(-0.1, 0.1, (n, D)), 0, 1).astype(np.float32)
+
+
+def settings(**changes):
+    return config.Training(
+        **{"schedule": "constant", "epochs": EPOCHS, "learning_rate": 0.01, "updates_per_call": 2, **changes}
+    )
+
+
+def train(folder, watch=lambda model: False, valid=9, objective="iwae", beta=1.0, beta_warmup_epochs=0, **changes):
+    """A model of the same seed, trained, and its log. `watch` is called when training asks whether it is to stop."""
+    model = IWAE(D, (2,), ((6, 4),), objective=objective, k=3, seed=11)
+    try:
+        training.train(
+            model, grey_images(), np.round(grey_images(valid, seed=1)), settings(**changes), stochastic=True,
+            batch=BATCH, seed=11, folder=folder, beta=beta, beta_warmup_epochs=beta_warmup_epochs,
+            stop_requested=lambda: watch(model),
+        )  # fmt: skip
+    except training.StopRequested:
+        pass
+    return model, log.read(folder / "log.csv")
+
+
+def assert_same(model, other):
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one, two, err_msg=one.path)
+    for one, two in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, two, err_msg=one.path)
+
+
+def without_times(rows):
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")} for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its folder, model and log."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *train(folder)
+
+
+def test_a_run_leaves_its_log_and_its_checkpoint(whole):
+    folder, model, rows = whole
+    assert (folder / "log.csv").read_text().splitlines()[0] == (
+        "epoch,updates,learning_rate,train_bound,valid_bound,seconds,images_per_second"
+    )
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["updates"] for row in rows] == [5, 10, 15, 20]
+    assert all(row["learning_rate"] == pytest.approx(0.01) for row in rows)
+    assert rows[-1]["train_bound"] > rows[0]["train_bound"] + 0.1
+    assert rows[-1]["valid_bound"] > rows[0]["valid_bound"] + 0.1
+    assert all(row["seconds"] > 0 and row["images_per_second"] > 0 for row in rows)
+    arrays, state = checkpoints.load(folder / "checkpoints")
+    assert state["epoch"] == 4 and state["updates"] == 20
+    assert len(list((folder / "checkpoints").iterdir())) <= 4
+    assert list((folder / "tensorboard").rglob("events*"))
+
+
+def test_adam_is_that_of_the_parameters(whole):
+    _, model, _ = whole
+    optimizer = model.optimizer
+    assert isinstance(optimizer, keras.optimizers.Adam) and not optimizer.amsgrad
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-4)
+
+
+@pytest.mark.parametrize("updates_per_call", [1, 100])
+def test_blocks_of_updates_change_nothing(whole, tmp_path, updates_per_call):
+    """One update a call, or an epoch in one call, with the same weights to the last bit."""
+    _, model, rows = whole
+    other, other_rows = train(tmp_path, updates_per_call=updates_per_call)
+    assert_same(model, other)
+    for one, two in zip(without_times(rows), without_times(other_rows), strict=True):
+        assert one == pytest.approx(two, rel=1e-6)  # the mean over an epoch is added up in another order
+
+
+def stop_when_asked(times):
+    """Training asks after each block of an epoch and at its end: with blocks of two of five updates four times."""
+    asked = itertools.count(1)
+    return lambda model: next(asked) == times
+
+
+def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path):
+    """Weights, optimizer and log, after a stop within the first epoch and one at the end of the second."""
+    _, model, rows = whole
+    for times, updates in ((1, 2), (7, 10)):
+        stopped, _ = train(tmp_path, stop_when_asked(times))
+        assert int(stopped.optimizer.iterations) == updates
+    continued, continued_rows = train(tmp_path)
+    assert_same(model, continued)
+    assert without_times(continued_rows) == without_times(rows)
+
+
+def test_a_run_continues_with_blocks_of_another_length(whole, tmp_path):
+    _, model, _ = whole
+    stopped, _ = train(tmp_path, stop_when_asked(2), updates_per_call=1)
+    assert int(stopped.optimizer.iterations) == 2
+    continued, rows = train(tmp_path, updates_per_call=3)
+    assert [row["updates"] for row in rows] == [5, 10, 15, 20]
+    assert_same(model, continued)
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    folder, model, rows = whole
+    again, rows_again = train(folder)
+    assert_same(model, again)
+    assert rows_again == rows
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    """From the third epoch on the rate is too large, so the second one is the best. With a warm-up of beta."""
+    seen = {}
+
+    def watch(model):
+        seen[int(model.optimizer.iterations)] = float(model.beta), [variable.numpy() for variable in model.variables]
+        return False
+
+    changes = {"schedule": "multistep", "milestones": (2,), "gamma": 50, "epochs": 9, "early_stopping_patience": 2}
+    changes |= {"updates_per_call": 5, "objective": "vae", "beta": 2.0, "beta_warmup_epochs": 2}
+    model, rows = train(tmp_path, watch, **changes)
+    assert len(rows) == 4 and np.argmax([row["valid_bound"] for row in rows]) == 1
+    assert [beta for beta, _ in seen.values()] == [0, 1, 2, 2]
+    for variable, best in zip(model.variables, seen[10][1], strict=True):
+        np.testing.assert_array_equal(variable, best)
+    again, rows_again = train(tmp_path, **changes)
+    assert rows_again == rows
+    for one, two in zip(model.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_bound_that_is_not_finite_stops_the_run(tmp_path):
+    """The rate of the second epoch is absurd: its first update ruins the weights, its second one has no bound."""
+    changes = {"schedule": "multistep", "milestones": (1,), "gamma": 1e30}
+    with pytest.raises(training.NonFiniteBound, match=r"not finite at update 7 \(epoch 2\); try a smaller training\."):
+        train(tmp_path, valid=0, **changes)
+    arrays, state = checkpoints.load(tmp_path / "checkpoints")
+    assert state["updates"] == 5 and all(np.all(np.isfinite(values)) for values in arrays.values())
+    (row,) = log.read(tmp_path / "log.csv")
+    assert math.isfinite(row["train_bound"]) and math.isnan(row["valid_bound"])  # there are no validation examples
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = IWAE(D, (2,), ((4,),), k=3)
+    model.compile(optimizer=keras.optimizers.Adam())
+    model.optimizer.build(model.trainable_variables)
+    keeper = training.Bookkeeper(model, settings(), None, EXAMPLES, BATCH, 2, tmp_path, None, None)
+    keeper.save()
+    model.optimizer.iterations.assign(1)
+    model.encoder[0].mean.bias.assign([0.0, math.nan])
+    with pytest.raises(training.NonFiniteBound, match=r"a weight is not finite after update 1 \(epoch 1\)"):
+        keeper.save()
+    assert checkpoints.load(tmp_path / "checkpoints")[1]["updates"] == 0
+
+
+# ---- what is reported ----
+
+
+def test_partial_batches_count_exactly(tmp_path):
+    """With the exact posterior each bound is log p(x), whatever the noise: means must be those of all examples."""
+    exact = reference.LinearGaussian(1, n=23 + 300)
+    x, valid, log_p, log_p_valid = exact.x[:23], exact.x[23:], exact.log_p[:23].mean(), exact.log_p[23:].mean()
+    options = {"stochastic": False, "batch": 5, "seed": 1, "folder": tmp_path}
+    training.train(exact.model, x, valid, settings(learning_rate=1e-30, epochs=1), **options)
+    (row,) = log.read(tmp_path / "log.csv")
+    assert row["train_bound"] == pytest.approx(log_p, abs=1e-4)
+    assert row["valid_bound"] == pytest.approx(log_p_valid, abs=1e-4)  # 250 + 50 of them
+
+    history = exact.model.fit(x, batch_size=5, verbose=0).history
+    assert history["bound"] == [pytest.approx(log_p, abs=1e-4)]
+    assert exact.model.evaluate(x, batch_size=5, verbose=0) == pytest.approx(log_p, abs=1e-4)
+
+
+def test_three_stochastic_layers_train(tmp_path):
+    model = IWAE(D, (4, 3, 2), ((6, 5), (8,), (9,)), k=3, seed=1)
+    options = {"stochastic": True, "batch": 5, "seed": 1, "folder": tmp_path}
+    training.train(
+        model, grey_images(), np.round(grey_images(9, 1)), settings(epochs=20, learning_rate=0.02), **options
+    )
+    rows = log.read(tmp_path / "log.csv")
+    assert len(rows) == 20 and rows[-1]["valid_bound"] > rows[0]["valid_bound"] + 0.5
