@@ -13,7 +13,6 @@ with something else slows both. Data are random images of MNIST's size, since sp
 import argparse
 import itertools
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from iwae import device
 
 PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
 ARCHITECTURES = {  # the paper's, by the number of stochastic layers
@@ -192,6 +193,7 @@ def first_update(case: Case) -> dict[str, Any]:
 
 def child(case: Case, started: float) -> None:
     """What `first_update` runs in a process of its own."""
+    device.start_tensorflow()
     model, run = prepare(case)
     run()
     first = time.time() - started
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=9, help="timed repeats of every case (default 9)")
     parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    device.start_tensorflow()
     cases = options.cases or (QUICK if options.quick else all_cases())
     rows = []
     for row in measure(cases, 3 if options.quick else options.repeats):

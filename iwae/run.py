@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iwae import config
+from iwae import config, device
 from iwae.config import ConfigError, Experiment
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(experiment: Experiment) -> Run:
     folder = Path(experiment.run_dir)
     with _locked(folder, experiment), _Signals() as signals:
         _check_same_parameters(folder, experiment)
-        _start_tensorflow()
+        device.start_tensorflow()
         dataset = load_data(experiment)
         model = build_model(experiment, dataset)
         _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": _environment(dataset)})
@@ -96,7 +96,7 @@ def load_run(folder: str | os.PathLike) -> Run:
     if not (folder / "experiment.json").exists():
         raise RunError(f"{folder}: expected the folder of a run, with experiment.json, found none")
     experiment = _read_experiment(folder)
-    _start_tensorflow()
+    device.start_tensorflow()
     dataset = load_data(experiment)
     model = build_model(experiment, dataset)
     weights = folder / "model.weights.h5"
@@ -427,29 +427,12 @@ class Interrupted(KeyboardInterrupt):
         self.exit_status = 128 + number
 
 
-def _start_tensorflow() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    # A GPU's shorter float32 products would move log weights, sums over hundreds of pixels, by tenths of a nat.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # too late: the user has used the GPU, with settings of their own
-            tf.config.experimental.set_memory_growth(gpu, True)
-
-
 def _environment(dataset: "Dataset") -> dict[str, Any]:
-    import tensorflow as tf
-
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name")
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
     packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
-        "device": ", ".join(gpus) or f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "device": device.name(),
         "git_commit": _git_commit(),
         "dataset_fingerprint": dataset.fingerprint,
     }

@@ -1,0 +1,67 @@
+"""TensorFlow's start: quiet where it has nothing to say, and ready for a GPU where there is one."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# What TensorFlow writes to standard error on every start, whatever the user does. Anything else is shown.
+_NOISE = re.compile(
+    rb"^(WARNING: All log messages before absl::InitializeLog"
+    rb"|I0000 "
+    rb"|E0000 .*(failed call to cuInit|Unable to register cu\w+ factory)"
+    rb"|W0000 .*computation placer already registered"
+    rb"|.*This TensorFlow binary is optimized to use available CPU instructions"
+    rb"|To enable the following instructions:)"
+)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and sets the devices up; the first thing that anything with a model does.
+
+    GPUs get memory as they need it, and full float32 products: their shorter ones (TF32) would move log weights, which
+    are sums over hundreds of pixels, by tenths of a nat.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+    with _without_noise():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            with contextlib.suppress(RuntimeError):  # already in use, with settings that are the user's own
+                tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        tf.constant(0.0)  # starts the devices, which has noise of its own
+
+
+def name() -> str:
+    """The GPUs, or the CPU with its number of cores."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+    return ", ".join(names) or f"CPU, {os.cpu_count()} cores"
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back standard error, C++ code's too, and lets through at the end what is not known noise."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            with contextlib.suppress(OSError):
+                os.write(2, b"".join(line for line in held if not _NOISE.match(line)))
