@@ -1,0 +1,232 @@
+"""An experiment from start to end in a temporary folder; done again, changed, overwritten, interrupted, loaded."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import iwae
+from iwae import config, log, training
+from iwae.run import build_model
+
+ROOT = Path(iwae.__file__).parents[1]
+DEFAULT = iwae.Experiment(
+    name="tiny",
+    seed=5,
+    data=iwae.Data(name="digits", batch_size=100),
+    model=iwae.Model(k=2, latent_units=(2,), hidden_units=((16,),)),
+    training=iwae.Training(stages=1),
+    evaluation=iwae.Evaluation(k=5, examples=20),
+)
+
+
+def experiment(results_dir, **changes):
+    return config.replace(DEFAULT, {"results_dir": str(results_dir), **changes})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The result of a whole run and its folder. Tests leave it as it is."""
+    results = tmp_path_factory.mktemp("results")
+    return iwae.run(experiment(results)), results / "tiny"
+
+
+def state(folder):
+    """Every file below a folder: time of change and contents."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def changed(before, after):
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+# ---- the whole path ----
+
+
+def test_everything_is_there(done):
+    _, folder = done
+    names = set(state(folder))
+    assert {"experiment.json", "log.csv", "evaluation.json", "model.weights.h5"} <= names
+    assert any(name.startswith("checkpoints/") for name in names)
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert not [name for name in names if "part" in name]
+    figures = {"learning_curves", "samples", "reconstructions", "posterior_scatter", "active_units"}
+    assert {f"plots/{name}.png" for name in figures} <= names
+    for path in (folder / "plots").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000, path.name
+
+
+def test_the_parameters_and_the_surroundings_are_written_down(done):
+    result, folder = done
+    values = json.loads((folder / "experiment.json").read_text())
+    environment = values.pop("environment")
+    assert config.from_dict(values) == result.experiment
+    assert set(environment) >= {"python", "tensorflow", "keras", "numpy", "device", "git_commit", "dataset_fingerprint"}
+    assert environment["dataset_fingerprint"] == result.dataset.fingerprint
+
+
+def test_the_log_and_the_evaluation_are_written_down(done):
+    result, folder = done
+    (row,) = log.read(folder / "log.csv")
+    assert row["epoch"] == 1 and row["updates"] == -(-len(result.dataset.train) // 100)
+    values = json.loads((folder / "evaluation.json").read_text())
+    assert values == result.evaluation and set(values) == {"test"}
+    assert values["test"]["examples"] == 20 and values["test"]["k"] == 5
+    assert 10 < values["test"]["nll"] < 64 * np.log(2)  # 64 pixels: more than a bound that knows nothing
+
+
+def test_a_second_call_does_nothing(done, capsys):
+    result, folder = done
+    before = state(folder)
+    again = iwae.run(result.experiment)
+    after = state(folder)
+    assert changed(before, after) <= {"experiment.json", ".lock"}
+    parameters = [json.loads(files["experiment.json"][1]) for files in (before, after)]
+    assert {name: value for name, value in parameters[0].items() if name != "environment"} == {
+        name: value for name, value in parameters[1].items() if name != "environment"
+    }
+    assert again.evaluation == result.evaluation
+    for one, two in zip(again.model.variables, result.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert "NLL" in capsys.readouterr().out
+
+
+def test_tasks_asked_for_are_done_again_and_no_others(done):
+    result, folder = done
+    before = state(folder)
+    iwae.run(config.replace(result.experiment, {"tasks": ("evaluate", "plot")}))
+    after = state(folder)
+    redone = changed(before, after) - {"experiment.json", ".lock"}
+    assert "evaluation.json" in redone and all(name.startswith("plots/") for name in redone - {"evaluation.json"})
+    assert {name for name in before if name.startswith("plots/")} <= redone
+    assert after["evaluation.json"][1] == before["evaluation.json"][1]  # the same seed gives the same numbers
+    iwae.run(result.experiment)  # and asked for as before, it is the finished run it was
+    assert changed(after, state(folder)) <= {"experiment.json", ".lock"}
+
+
+def test_a_run_is_loaded(done):
+    result, folder = done
+    loaded = iwae.load_run(folder)
+    assert loaded.experiment.model == result.experiment.model and loaded.evaluation == result.evaluation
+    assert loaded.dataset.fingerprint == result.dataset.fingerprint
+    x = loaded.images("test")[:3]
+    assert set(np.unique(x)) == {0.0, 1.0}
+    np.testing.assert_array_equal(x, loaded.images("test")[:3])  # one binarization
+    np.testing.assert_array_equal(loaded.model.log_weights(x, 4, (1, 2)), result.model.log_weights(x, 4, (1, 2)))
+
+
+def test_training_starts_from_another_run(done, tmp_path):
+    result, folder = done
+    start = experiment(tmp_path, **{"training.start_from": str(folder), "model.objective": "vae", "model.k": 1})
+    model = build_model(start, result.dataset)
+    for one, two in zip(model.trainable_variables, result.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    other = experiment(tmp_path, **{"training.start_from": str(folder), "model.latent_units": (3,)})
+    with pytest.raises(iwae.ConfigError, match=r"model\.latent_units: expected \(2,\) .*got \(3,\)"):
+        build_model(other, result.dataset)
+
+
+# ---- what is refused ----
+
+
+def test_a_changed_parameter_is_refused_by_name_with_both_values(done):
+    result, folder = done
+    before = state(folder)
+    with pytest.raises(iwae.ConfigError, match=r"model\.k was 2, is 3; .*training\.learning_rate was 0\.001, is 0\.01"):
+        iwae.run(config.replace(result.experiment, {"model.k": 3, "training.learning_rate": 0.01}))
+    assert changed(before, state(folder)) <= {".lock"}
+
+
+def test_overwrite_starts_afresh(done, tmp_path):
+    """Nothing of the run before is left, and the loss of its files is what was asked for."""
+    folder = tmp_path / "tiny"
+    (folder / "plots").mkdir(parents=True)
+    old = config.to_dict(experiment(tmp_path, seed=6))
+    (folder / "experiment.json").write_text(json.dumps(old))
+    (folder / "model.weights.h5").write_bytes(b"old")
+    (folder / "plots" / "old.png").write_bytes(b"old")
+    new = experiment(tmp_path, tasks=("train",))
+    with pytest.raises(iwae.ConfigError, match=r"seed was 6, is 5.*--overwrite"):
+        iwae.run(new)
+    assert (folder / "model.weights.h5").read_bytes() == b"old"
+    fresh = iwae.run(config.replace(new, {"overwrite": True}))
+    assert not (folder / "plots").exists() and not (folder / "evaluation.json").exists()
+    result, _ = done
+    for one, two in zip(fresh.model.variables, result.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)  # the same seed gives the same run
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with open(tmp_path / "tiny" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(iwae.RunError, match=r"tiny: another process is working on this run"):
+            iwae.run(experiment(tmp_path))
+
+
+def test_tasks_without_a_training_are_refused(tmp_path):
+    with pytest.raises(iwae.RunError, match=r"model\.weights\.h5: expected the weights .*add 'train' to tasks"):
+        iwae.run(experiment(tmp_path, tasks=("evaluate",)))
+
+
+@pytest.mark.parametrize("content", [None, {}])
+def test_a_folder_without_a_run_is_not_loaded(tmp_path, content):
+    if content is not None:
+        (tmp_path / "experiment.json").write_text(json.dumps(content))
+    with pytest.raises(iwae.RunError, match=r"experiment\.json"):
+        iwae.load_run(tmp_path)
+
+
+def test_batches_larger_than_the_data_are_refused(tmp_path):
+    with pytest.raises(iwae.ConfigError, match=r"data\.batch_size: expected at most the \d+ .*digits, got 5000"):
+        iwae.run(experiment(tmp_path, **{"data.batch_size": 5000}))
+
+
+def test_a_bound_that_is_not_finite_is_told_in_one_line(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise training.NonFiniteBound("the bound is not finite at update 7 (epoch 2)")
+
+    monkeypatch.setattr(training, "train", fail)
+    with pytest.raises(iwae.RunError, match=r"^the bound is not finite at update 7 \(epoch 2\) \(run .*tiny\)$"):
+        iwae.run(experiment(tmp_path))
+    assert not (tmp_path / "tiny" / "model.weights.h5").exists()
+
+
+# ---- interruption ----
+
+
+def test_the_script_is_interrupted_and_continued(tmp_path):
+    """SIGTERM in the middle of training, then the same command and Ctrl-C, then the same command to its end."""
+    epochs = 80
+    command = [
+        *(sys.executable, "experiments.py", "--name", "tiny", "--results-dir", str(tmp_path), "--tasks", "train"),
+        *("--data.batch-size", "100", "--model.k", "2", "--model.hidden-units", "16"),
+        *("--training.schedule", "constant", "--training.epochs", str(epochs), "--training.updates-per-call", "4"),
+    ]
+    file = tmp_path / "tiny" / "log.csv"
+    seen = 0
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while len(log.read(file)) <= seen + 1 and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == status, errors
+        assert "stopped; a checkpoint is in" in errors and "Traceback" not in errors
+        assert not (tmp_path / "tiny" / "model.weights.h5").exists()
+        rows = log.read(file)
+        assert seen < len(rows) < epochs
+        seen = len(rows)
+    last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert last.returncode == 0, last.stderr
+    rows = log.read(file)
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+    assert [row["updates"] for row in rows] == [rows[0]["updates"] * epoch for epoch in range(1, epochs + 1)]
+    assert (tmp_path / "tiny" / "model.weights.h5").exists()
