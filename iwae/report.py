@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iwae import config, log, presets
 from iwae.config import Experiment
+from iwae.run import with_defaults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,8 +168,7 @@ def _read(folder: Path) -> Record:
     if isinstance(model, dict) and isinstance(name := model.get("objective"), str):
         config.OBJECTIVES.setdefault(name, "registered by the user")  # in code that is not at hand here
     try:
-        # What a run of an earlier version does not say is the default.
-        experiment = config.from_dict(_completed(values, config.to_dict(Experiment("run"))))
+        experiment = config.from_dict(with_defaults(values))
     except config.ConfigError as error:
         raise ReportError(f"{folder / 'experiment.json'}: {error}") from None
     evaluation = _json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else {}
@@ -197,12 +197,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ReportError(f"{path}: expected named values, got {config.shown(values)}")
     return values
-
-
-def _completed(values: Any, defaults: Any) -> Any:
-    if not isinstance(values, dict) or not isinstance(defaults, dict):
-        return values
-    return {**defaults, **{name: _completed(value, defaults.get(name)) for name, value in values.items()}}
 
 
 def _check(path: Path, test: Any) -> None:

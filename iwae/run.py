@@ -365,7 +365,15 @@ def _read_experiment(folder: Path) -> Experiment:
     if not values:
         raise RunError(f"{folder / 'experiment.json'}: expected the parameters of a run, found none")
     values.pop("environment", None)
-    return config.from_dict(values)
+    return config.from_dict(with_defaults(values))
+
+
+def with_defaults(values: Any, defaults: Any = None) -> Any:
+    """The content of an experiment.json, with the defaults of parameters that its version did not have."""
+    defaults = config.to_dict(Experiment("run")) if defaults is None else defaults
+    if not isinstance(values, dict) or not isinstance(defaults, dict):
+        return values
+    return {**defaults, **{name: with_defaults(value, defaults.get(name, 0)) for name, value in values.items()}}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
