@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
 from iwae import config, predecessor, presets
+from iwae.apart import run_apart
 from iwae.config import ConfigError, Experiment
 from iwae.run import RunError, run
 
@@ -74,7 +75,7 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
         print(f"note: {note}", file=sys.stderr)
     try:
         if len(experiments) > 1:
-            sys.exit(run_all(experiments, run))
+            sys.exit(run_all(experiments, run_apart))
         run(experiments[0])
     except ConfigError as error:
         _end(2, error)

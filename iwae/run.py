@@ -90,6 +90,24 @@ def run(experiment: Experiment) -> Run:
     return result
 
 
+def is_finished(experiment: Experiment) -> bool:
+    """Whether `run` would leave everything as it is; needs no TensorFlow.
+
+    Raises:
+        ConfigError: the folder holds a run with other parameters.
+    """
+    folder, tasks = Path(experiment.run_dir), set(experiment.tasks)
+    if experiment.overwrite or "train" not in tasks or not (folder / "model.weights.h5").exists():
+        return False
+    _check_same_parameters(folder, experiment)
+    evaluated = set(_read_json(folder / "evaluation.json")) == set(experiment.evaluation.splits)
+    return (
+        ("evaluate" not in tasks or evaluated)
+        and ("plot" not in tasks or (folder / "plots").exists())
+        and tasks <= {"train", "evaluate", "plot"}
+    )
+
+
 def load_run(folder: str | os.PathLike) -> Run:
     """A run that lies under `folder`, with its trained model and its dataset."""
     folder = Path(folder)

@@ -150,6 +150,7 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
 def run_main(monkeypatch: pytest.MonkeyPatch, run: Any, words: Sequence[str], default: Any = lambda: DEFAULT) -> Any:
     """The exit status of `main` with a stand-in for the function that trains."""
     monkeypatch.setattr(command_line, "run", run)
+    monkeypatch.setattr(command_line, "run_apart", run)  # of several experiments
     with pytest.raises(SystemExit) as ended:
         command_line.main(default, words)
     return ended.value.code
