@@ -100,6 +100,8 @@ def test_a_signal_reaches_the_run_once_and_ends_all(start, tmp_path: Path, numbe
     """To the whole group, as a terminal sends it: the run still ends in its own time, and the next one never starts."""
     process = start(6, 1)
     wait_for(tmp_path / "results" / "run6" / "waiting")
+    child = int((tmp_path / "results" / "run6" / "pid").read_text())
+    assert os.getpgid(child) != os.getpgid(process.pid), "the terminal's signal would come a second time"
     os.killpg(process.pid, number)
     process.wait(timeout=30)
     assert process.returncode != 0
