@@ -477,7 +477,8 @@ def _cell(text: str) -> str:
 
 def _link(record: Record, base: Path) -> str:
     path = os.path.relpath(record.folder, base).replace(os.sep, "/")
-    return f"[{record.folder.name}]({urllib.parse.quote(path)})"
+    name = record.folder.name.replace("[", "\\[").replace("]", "\\]")
+    return f"[{name}]({urllib.parse.quote(path)})"
 
 
 def _sizes(record: Record) -> str:
