@@ -87,6 +87,27 @@ def test_every_cell_of_the_paper_has_its_value() -> None:
     assert str(report.CELLS["binarized_mnist", "iwae", 5, 2]) == "86.17 (21+5)"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "objectives", "total"),
+    [
+        ("mnist", ("vae",), 514.70),
+        ("mnist", ("iwae",), 509.20),
+        ("omniglot", ("vae",), 643.72),
+        ("omniglot", ("iwae",), 634.63),
+        ("binarized_mnist", ("vae", "iwae"), 523.01),
+    ],
+)
+def test_columns_of_the_paper_have_the_sum_they_have_there(
+    dataset: str, objectives: tuple[str, ...], total: float
+) -> None:
+    values = [
+        value.nll
+        for (data, objective, *_), value in report.CELLS.items()
+        if (data, objective in objectives) == (dataset, True)
+    ]
+    assert len(values) == 6 and sum(values) == pytest.approx(total, abs=1e-6)
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "omniglot", "binarized_mnist"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_more_samples_and_iwae_are_better_in_the_published_numbers(dataset: str, layers: int) -> None:
