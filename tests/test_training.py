@@ -288,6 +288,25 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert checkpoints.load(tmp_path / "checkpoints")[1]["updates"] == 0
 
 
+def bounds_of_epochs(model, images, stochastic):
+    """Train bounds of four epochs of one update each that changes nothing."""
+    model.hold(training.ResidentImages(images, stochastic))
+    model.compile(optimizer=keras.optimizers.Adam(1e-30), jit_compile=False, run_eagerly=True)
+    blocks = training.index_blocks(len(images), len(images), 1, seed=0)
+    history = model.fit(blocks, epochs=4, steps_per_epoch=1, shuffle=False, verbose=0).history
+    return np.array(history["bound"])
+
+
+def test_each_update_has_noise_and_binarization_of_its_own():
+    images = grey_images()
+    noisy = bounds_of_epochs(IWAE(D, (2,), ((4,),), k=3), np.round(images), stochastic=False)
+    assert len(np.unique(noisy)) == 4
+    # With the exact posterior the bound is log p(x): it varies with the drawn pixels alone.
+    np.testing.assert_allclose(np.ptp(bounds_of_epochs(reference.LinearGaussian(1).model, images, False)), 0, atol=1e-4)
+    drawn_anew = bounds_of_epochs(reference.LinearGaussian(1).model, images, stochastic=True)
+    assert np.diff(np.sort(drawn_anew)).min() > 1e-3
+
+
 # ---- what is reported ----
 
 
