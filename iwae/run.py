@@ -70,15 +70,15 @@ def run(experiment: Experiment) -> Run:
         _check_same_parameters(folder, experiment)
         device.start_tensorflow()
         dataset = load_data(experiment)
-        model = build_model(experiment, dataset)
-        _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": _environment(dataset)})
         weights = folder / "model.weights.h5"
-        redo = "train" not in experiment.tasks
-        if weights.exists():
-            model.load_weights(weights)
-        elif redo:
+        trained, redo = weights.exists(), "train" not in experiment.tasks
+        model = build_model(experiment, dataset, weights if trained else None)
+        environment = _read_json(folder / "experiment.json").get("environment") if trained else None  # of the training
+        environment = environment or _environment(dataset)
+        _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": environment})
+        if not trained and redo:
             raise RunError(f"{weights}: expected the weights of a finished training, found none; add 'train' to tasks")
-        else:
+        if not trained:
             _train(experiment, dataset, model, folder, signals)
             _save_weights(model, weights)
         result = Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
@@ -116,11 +116,10 @@ def load_run(folder: str | os.PathLike) -> Run:
     experiment = _read_experiment(folder)
     device.start_tensorflow()
     dataset = load_data(experiment)
-    model = build_model(experiment, dataset)
     weights = folder / "model.weights.h5"
     if not weights.exists():
         raise RunError(f"{weights}: expected the weights of a finished training, found none")
-    model.load_weights(weights)
+    model = build_model(experiment, dataset, weights)
     return Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
 
 
@@ -167,8 +166,11 @@ def prepared_images(dataset: "Dataset", split: str, experiment: Experiment) -> "
     return datasets.binarize(images, "fixed" if how == "stochastic" else how, experiment.seed)
 
 
-def build_model(experiment: Experiment, dataset: "Dataset") -> "IWAE":
-    """The model of an experiment with its initial weights, or those of the run `training.start_from` names."""
+def build_model(experiment: Experiment, dataset: "Dataset", weights: Path | None = None) -> "IWAE":
+    """The model of an experiment with the weights of a file, or else those that its training starts from.
+
+    These are new ones, or the weights of the run that `training.start_from` names.
+    """
     from iwae.model import IWAE
 
     settings = experiment.model
@@ -188,17 +190,29 @@ def build_model(experiment: Experiment, dataset: "Dataset") -> "IWAE":
         data_std=dataset.train_std,
         seed=experiment.seed,
     )
-    if experiment.training.start_from is not None:
-        start = Path(experiment.training.start_from)
-        other = _read_experiment(start).model
-        for name in ("latent_units", "hidden_units", "likelihood"):
-            if getattr(other, name) != getattr(settings, name):
-                raise ConfigError(
-                    f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
-                    f"got {getattr(settings, name)}"
-                )
-        model.load_weights(start / "model.weights.h5")
+    if weights is None and experiment.training.start_from is not None:
+        weights = _weights_to_start_from(Path(experiment.training.start_from), settings)
+    if weights is not None:
+        try:
+            model.load_weights(weights)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{weights}: expected the weights of this model, got an error: {error}") from None
     return model
+
+
+def _weights_to_start_from(start: Path, settings: config.Model) -> Path:
+    """The weights of the finished run `start`, whose network must be the one of `settings`."""
+    other = _read_experiment(start).model
+    for name in ("latent_units", "hidden_units", "likelihood"):
+        if getattr(other, name) != getattr(settings, name):
+            raise ConfigError(
+                f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
+                f"got {getattr(settings, name)}"
+            )
+    weights = start / "model.weights.h5"
+    if not weights.exists():
+        raise RunError(f"training.start_from: expected a finished run, with {weights}, found none")
+    return weights
 
 
 def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Path, signals: "_Signals") -> None:
