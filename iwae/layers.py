@@ -118,6 +118,8 @@ class GaussianLayer(Network):
         mean, std: [D] or None. What the layer gives before it is trained, when it stands for the data: starting at the
             data's own mean and scale, with weights of the scale at zero, the density can neither overflow nor underflow
             in the first updates.
+
+    Without hidden layers the weights of the scale start at zero as well: nothing would bound the exponent.
     """
 
     def __init__(self, hidden_units, units, seeds, mean=None, std=None, **kwargs):
@@ -127,7 +129,7 @@ class GaussianLayer(Network):
         )
         self.log_std = keras.layers.Dense(
             units,
-            kernel_initializer=glorot(seeds) if std is None else "zeros",
+            kernel_initializer=glorot(seeds) if std is None and hidden_units else "zeros",
             bias_initializer=_constant(None if std is None else np.log(std)),
             name="log_std",
         )
