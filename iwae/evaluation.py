@@ -20,6 +20,10 @@ ROWS = 1000  # samples x images in one matrix product
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
 
+class NonFiniteLogWeight(ArithmeticError):
+    """A log weight is infinite or not a number; no mean over images can be trusted."""
+
+
 def importance_sample(
     model,
     images: np.ndarray,
@@ -41,6 +45,9 @@ def importance_sample(
         units: for each stochastic layer [D_l] of 0 and 1: units with 0 are removed from the model. None: all stay.
         label: of the progress bar; None for no bar.
 
+    Raises:
+        NonFiniteLogWeight: a result is not finite; the message tells the image.
+
     Returns:
         Arrays [n], in nats: "log_likelihood_bound" (L_k), "bound_J" for each J of `bounds_at` up to k, "elbo" (L_1),
         "reconstruction" (E_q[log p(x | z_1)]), "kl" [n, layers] (E_q[log q(z_l | .) - log p(z_l | .)]), and in samples
@@ -57,7 +64,16 @@ def importance_sample(
             results.append({name: value[: n - start] for name, value in values.items()})
             if bar:
                 bar.update(min(start + batch, n))
-    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    arrays = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    wrong = np.flatnonzero(
+        ~np.all([np.isfinite(values.reshape(n, -1)).all(axis=1) for values in arrays.values()], axis=0)
+    )
+    if len(wrong):
+        raise NonFiniteLogWeight(
+            f"the log weights of {len(wrong)} of {n} images are not finite, first of image {wrong[0]}: "
+            f"{', '.join(f'{name} {values[wrong[0]]}' for name, values in arrays.items())}"
+        )
+    return arrays
 
 
 def batch_size(k: int) -> int:

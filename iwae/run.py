@@ -247,7 +247,11 @@ def _evaluate(run: Run) -> Run:
     settings, results = run.experiment.evaluation, {}
     for split in settings.splits:
         images = run.images(split)
-        results[split], _ = evaluation.evaluate(run.model, images, settings, run.experiment.seed, f"evaluate {split}")
+        label = f"evaluate {split}"
+        try:
+            results[split], _ = evaluation.evaluate(run.model, images, settings, run.experiment.seed, label)
+        except evaluation.NonFiniteLogWeight as error:
+            raise RunError(f"{run.folder}: {split}: {error}") from None
         if run.dataset.log_density is not None:
             chosen = images[evaluation.spread(len(images), settings.examples or len(images))]
             results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
