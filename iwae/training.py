@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import checkpoints, layers, log, progress
+from iwae import checkpoints, layers, log, nonfinite, progress
 
 # Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, half the
 # memory of floats and half the random words of 32-bit uniforms.
@@ -101,7 +101,7 @@ class StopRequested(Exception):
 
 
 class NonFiniteBound(ArithmeticError):
-    """The bound became infinite or not a number."""
+    """The bound or a weight became infinite or not a number; the message says where first, and what may help."""
 
 
 def train(
@@ -150,7 +150,7 @@ def train(
         model.beta.assign(beta * min(1.0, epoch / beta_warmup_epochs) if beta_warmup_epochs else beta)
 
     validation = ValidationBound(model, valid, seed) if len(valid) else None
-    keeper = Bookkeeper(model, settings, validation, len(images), batch, rows, folder, set_rates, stop_requested)
+    keeper = Bookkeeper(model, settings, validation, len(images), batch, rows, seed, folder, set_rates, stop_requested)
     keeper.restore()
     tensorboard = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False, profile_batch=0)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
@@ -177,18 +177,19 @@ class Bookkeeper(keras.callbacks.Callback):
     """
 
     CHECKPOINT_SECONDS = 60.0  # a checkpoint inside an epoch at least this often
+    LARGE_DATA = 100.0  # data beyond this are told of when training goes wrong: the networks expect about 1
     CHECKPOINT_SHARE = 0.05  # at the end of an epoch, unless checkpoints would take more than this share of the time
 
-    def __init__(self, model, settings, validation, examples, batch, rows, folder, set_rates, stop_requested):
+    def __init__(self, model, settings, validation, examples, batch, rows, seed, folder, set_rates, stop_requested):
         super().__init__()
         self.network, self.settings, self.validation, self.examples = model, settings, validation, examples
-        self.batch, self.rows, self.folder = batch, rows, Path(folder)
+        self.batch, self.rows, self.seed, self.folder = batch, rows, seed, Path(folder)
         self.set_rates, self.stop_requested = set_rates, stop_requested
         self.epoch, self.update, self.seconds = 0, 0, 0.0
         self.tracked = None  # state of the mean bound of a half epoch, restored
         self.best, self.best_weights, self.waited, self.stopped = -math.inf, None, 0, False
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
-        self.log = self.folder / "log.csv"
+        self.log, self.log_rows = self.folder / "log.csv", []
         self.updates = math.ceil(examples / batch)  # in an epoch
         self.bar: progress.Bar
 
@@ -201,12 +202,14 @@ class Bookkeeper(keras.callbacks.Callback):
             self.tracked = None
         self.clock = time.perf_counter()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        # Values on the device, in case this block goes wrong; the update of the block then writes to new ones.
+        self.before = [tf.identity(variable.value) for variable in nonfinite.states(self.network)]
+        self.block_epoch, self.block_start = self.epoch, self.update
+
     def on_train_batch_end(self, batch, logs=None):
         if logs["nonfinite_update"]:
-            raise NonFiniteBound(
-                f"the bound is not finite at update {int(logs['nonfinite_update'])} (epoch {self.epoch + 1}); "
-                "try a smaller training.learning_rate"
-            )
+            raise self._non_finite(f"the bound is not finite at update {int(logs['nonfinite_update'])}")
         self._count_seconds()
         self.update = min(self.update + self.rows, self.updates)
         done = min(self.update * self.batch, self.examples)
@@ -261,10 +264,8 @@ class Bookkeeper(keras.callbacks.Callback):
             "stopped": self.stopped,
         }
         if not all(np.all(np.isfinite(values)) for values in arrays.values()):
-            raise NonFiniteBound(
-                f"a weight is not finite after update {int(self.network.optimizer.iterations)} "
-                f"(epoch {self.epoch + 1}); try a smaller training.learning_rate"
-            )
+            raise self._non_finite(f"a weight is not finite after update {int(self.network.optimizer.iterations)}")
+        arrays["log"] = np.array([[row[name] for name in log.COLUMNS] for row in self.log_rows])
         checkpoints.save(self.folder / "checkpoints", int(self.network.optimizer.iterations), arrays, state)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - started
@@ -272,7 +273,6 @@ class Bookkeeper(keras.callbacks.Callback):
     def restore(self) -> None:
         """Takes up the newest checkpoint, if there is one, and cuts the log back to it."""
         found = checkpoints.load(self.folder / "checkpoints")
-        rows = []
         if found:
             arrays, state = found
             self.epoch, self.update, self.seconds = state["epoch"], state["update"], state["seconds"]
@@ -283,11 +283,14 @@ class Bookkeeper(keras.callbacks.Callback):
             self.best_weights = _numbered("best", arrays) or None
             if self.update:
                 self.tracked = _numbered("tracker", arrays)
-            rows = [row for row in log.read(self.log) if row["epoch"] <= self.epoch]
+            if "log" in arrays:
+                self.log_rows = log.rows(arrays["log"])
+            else:  # a checkpoint of an earlier version
+                self.log_rows = [row for row in log.read(self.log) if row["epoch"] <= self.epoch]
         text = io.StringIO()
         writer = csv.DictWriter(text, log.COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self.log_rows)
         checkpoints.write_atomically(self.log, text.getvalue().encode())
 
     def _judge(self, bound: float) -> None:
@@ -302,8 +305,28 @@ class Bookkeeper(keras.callbacks.Callback):
                 self.stopped = self.network.stop_training = True
 
     def _write_row(self, row: dict) -> None:
+        self.log_rows.append(row)
         with open(self.log, "a", newline="") as file:
             csv.DictWriter(file, log.COLUMNS, lineterminator="\n").writerow(row)
+
+    def _non_finite(self, what: str) -> NonFiniteBound:
+        """The error, after a look at where it began: the last block of updates is done once more."""
+        indices = index_blocks(self.examples, self.batch, self.rows, self.seed, self.block_epoch, self.block_start)
+        block = next(indices)[0]
+        what += f" (epoch {self.block_epoch + 1})"
+        found = nonfinite.first(self.network, block, self.before)
+        if found:
+            update, names = found
+            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            what += f"; not finite first, at update {update}: {', '.join(names[:3])}{rest}"
+        largest = float(tf.reduce_max(tf.abs(tf.cast(self.network.images.values, tf.float32))))
+        if not math.isfinite(largest):
+            advice = "the training data hold values that are not finite"
+        elif largest > self.LARGE_DATA and not self.network.images.stochastic:
+            advice = f"the training data reach {largest:.3g}: scale them to about 1 (or try a smaller learning rate)"
+        else:
+            advice = f"try a training.learning_rate smaller than {self.settings.learning_rate:g}, with --accept-changes"
+        return NonFiniteBound(f"{what}; {advice}")
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
