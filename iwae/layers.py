@@ -13,6 +13,11 @@ import tensorflow as tf
 LOG_2PI = math.log(2 * math.pi)
 
 
+def _sum(terms: tf.Tensor, units: tf.Tensor | None) -> tf.Tensor:
+    """Sum over the last axis. The density of a removed unit may be zero: minus infinity times 0 would be no number."""
+    return tf.reduce_sum(terms if units is None else tf.where(tf.cast(units, tf.bool), terms, 0.0), axis=-1)
+
+
 def gaussian_log_prob(z: tf.Tensor, mean: tf.Tensor, log_std: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
     """log N(z; mean, diag(exp(log_std))^2), summed over the last axis.
 
@@ -25,7 +30,7 @@ def gaussian_log_prob(z: tf.Tensor, mean: tf.Tensor, log_std: tf.Tensor, units: 
         [...], nats.
     """
     terms = -0.5 * (LOG_2PI + tf.square((z - mean) * tf.exp(-log_std))) - log_std
-    return tf.reduce_sum(terms if units is None else terms * units, axis=-1)
+    return _sum(terms, units)
 
 
 def gaussian_log_prob_of_noise(epsilon: tf.Tensor, log_std: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
@@ -35,13 +40,13 @@ def gaussian_log_prob_of_noise(epsilon: tf.Tensor, log_std: tf.Tensor, units: tf
     what flows through mean cancels, at a fraction of the work. [..., D] -> [...], nats.
     """
     terms = -0.5 * (LOG_2PI + tf.square(epsilon)) - log_std
-    return tf.reduce_sum(terms if units is None else terms * units, axis=-1)
+    return _sum(terms, units)
 
 
 def standard_gaussian_log_prob(z: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
     """log N(z; 0, I), summed over the last axis: [..., D] -> [...], nats. `units` as in `gaussian_log_prob`."""
     terms = -0.5 * (LOG_2PI + tf.square(z))
-    return tf.reduce_sum(terms if units is None else terms * units, axis=-1)
+    return _sum(terms, units)
 
 
 @tf.custom_gradient

@@ -11,7 +11,7 @@ import reference
 import tensorflow as tf
 from scipy import special, stats
 
-from iwae import config, evaluation
+from iwae import config, evaluation, layers
 from iwae.model import IWAE
 
 N, D, LATENT, HIDDEN = 11, 7, (5, 4), ((6,), (8, 9))
@@ -255,3 +255,19 @@ def test_three_stochastic_layers_train_and_are_evaluated():
     for summary in (before, after):
         assert len(summary["kl"]) == len(summary["active_units"]) == 3
         assert summary["bounds"]["1"] < summary["bounds"]["5"] < summary["bounds"]["50"] < 0
+
+
+def test_an_image_without_a_finite_bound_is_named(model, monkeypatch):
+    def broken(images, numbers, seed):
+        bound = np.where(numbers == 3, np.nan, -1.0).astype(np.float32)
+        return {"log_likelihood_bound": bound, "kl": np.zeros([len(numbers), 1], np.float32)}
+
+    monkeypatch.setattr(evaluation, "compile_importance_sampling", lambda *_: broken)
+    with pytest.raises(evaluation.NonFiniteLogWeight, match=r"1 of 5 images .* first of image 3: .*bound nan"):
+        evaluation.importance_sample(model, np.zeros([5, 7], np.float32), 4, seed=1)
+
+
+def test_a_removed_unit_of_density_zero_counts_nothing():
+    z, mean, log_std = tf.zeros([1, 2]), tf.constant([[0.0, 1.0]]), tf.constant([[0.0, -100.0]])
+    kept = layers.gaussian_log_prob(z, mean, log_std, tf.constant([1.0, 0.0]))
+    np.testing.assert_allclose(kept, [-0.5 * layers.LOG_2PI], rtol=1e-6)
