@@ -30,6 +30,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # writing alone does not name the file
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -82,6 +84,11 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
             "start afresh with --overwrite"
         )
     return None
+
+
+def latest_update(folder: Path) -> int:
+    """The number of updates in the newest checkpoint; 0 if there is none."""
+    return max((int(record.stem) for record in folder.glob("*.json")), default=0)
 
 
 def _checksum(content: bytes, record: dict) -> str:

@@ -44,7 +44,7 @@ _GRID = (
 )
 
 # A change in these makes no other run of a preset, so that they add nothing to its name.
-_NOT_IN_NAME = ("name", "tasks", "results_dir", "overwrite", "data.path", "training.updates_per_call")
+_NOT_IN_NAME = ("name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
 
 @dataclass(frozen=True)

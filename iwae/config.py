@@ -391,6 +391,10 @@ class Experiment(_Section):
     overwrite: bool = False
     """Start afresh where a run of this name exists; its files are deleted."""
 
+    accept_changes: bool = False
+    """Continue an unfinished run of this name although parameters of training differ, such as its learning rate; the
+    change is noted in experiment.json."""
+
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)

@@ -512,7 +512,9 @@ def _duration(seconds: float) -> str:
 # ---- runs that differ in one parameter ----
 
 # What makes no other run; and the network, whose lists belong together, is one parameter.
-_NO_DIFFERENCE = {"name", "tasks", "results_dir", "overwrite", "data.path", "training.updates_per_call"}
+_NO_DIFFERENCE = {
+    "name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call",
+}  # fmt: skip
 _NETWORK = ("model.latent_units", "model.hidden_units")
 # A change in these is a change of what is measured: such runs are not set beside each other.
 _OTHER_QUESTION = {"data.name", "data.binarization", "data.synthetic_examples", "model.likelihood", "evaluation.k"}

@@ -4,6 +4,7 @@ TensorFlow and what needs it are imported inside the functions, so that `import 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from iwae.model import IWAE
 
 # What may differ between the parameters of a finished run and those of a new command on the same folder.
-NOT_COMPARED = ("tasks", "results_dir", "overwrite", "data.path", "training.updates_per_call")
+NOT_COMPARED = ("tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
 
 class RunError(RuntimeError):
@@ -66,22 +67,33 @@ def run(experiment: Experiment) -> Run:
         RunError: anything else that stops a run, in one line.
     """
     folder = Path(experiment.run_dir)
-    with _locked(folder, experiment), _Signals() as signals:
-        _check_same_parameters(folder, experiment)
+    with _file_errors_told(folder), _locked(folder, experiment), _Signals() as signals:
+        accepted = _check_same_parameters(folder, experiment)
         device.start_tensorflow()
         dataset = load_data(experiment)
         weights = folder / "model.weights.h5"
-        trained, redo = weights.exists(), "train" not in experiment.tasks
+        redo = "train" not in experiment.tasks
+        trained = weights.exists() and (redo or _is_whole(weights) or not _can_be_restored(weights))
         model = build_model(experiment, dataset, weights if trained else None)
-        environment = _read_json(folder / "experiment.json").get("environment") if trained else None  # of the training
-        environment = environment or _environment(dataset)
+        before = _read_json(folder / "experiment.json").get("environment", {})
+        environment = before if trained and before else _environment(dataset)  # of the training
+        changed = before.get("changed_parameters", []) + accepted
+        if changed:
+            environment["changed_parameters"] = changed
         _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": environment})
         if not trained and redo:
             raise RunError(f"{weights}: expected the weights of a finished training, found none; add 'train' to tasks")
         if not trained:
             _train(experiment, dataset, model, folder, signals)
             _save_weights(model, weights)
-        result = Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
+        try:
+            evaluation = _read_json(folder / "evaluation.json")
+        except RunError as error:
+            if "evaluate" not in experiment.tasks:
+                raise
+            warnings.warn(f"{error}; it is made anew", stacklevel=2)
+            evaluation = {}
+        result = Run(experiment, folder, dataset, model, evaluation)
         if "evaluate" in experiment.tasks and (redo or set(result.evaluation) != set(experiment.evaluation.splits)):
             result = _evaluate(result)
         if "plot" in experiment.tasks and (redo or not (folder / "plots").exists()):
@@ -97,7 +109,7 @@ def is_finished(experiment: Experiment) -> bool:
         ConfigError: the folder holds a run with other parameters.
     """
     folder, tasks = Path(experiment.run_dir), set(experiment.tasks)
-    if experiment.overwrite or "train" not in tasks or not (folder / "model.weights.h5").exists():
+    if experiment.overwrite or "train" not in tasks or not _is_whole(folder / "model.weights.h5"):
         return False
     _check_same_parameters(folder, experiment)
     evaluated = set(_read_json(folder / "evaluation.json")) == set(experiment.evaluation.splits)
@@ -193,9 +205,11 @@ def build_model(experiment: Experiment, dataset: "Dataset", weights: Path | None
     if weights is None and experiment.training.start_from is not None:
         weights = _weights_to_start_from(Path(experiment.training.start_from), settings)
     if weights is not None:
+        if not _is_whole(weights):
+            raise RunError(f"{weights}: expected the bytes that were written (model.weights.h5.sha256), got others")
         try:
             model.load_weights(weights)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{weights}: expected the weights of this model, got an error: {error}") from None
     return model
 
@@ -267,7 +281,10 @@ def _plot(run: Run) -> None:
 
     seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
     figures = {}
-    rows = log.read(run.folder / "log.csv")
+    try:
+        rows = log.read(run.folder / "log.csv")
+    except ValueError as error:
+        raise RunError(str(error)) from None
     if rows:
         columns = {name: [row[name] for row in rows] for name in log.COLUMNS}
         figures["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
@@ -358,6 +375,20 @@ def summary(run: Run) -> str:
 
 
 @contextlib.contextmanager
+def _file_errors_told(folder: Path):
+    """Makes of a full disk and the like a `RunError` that names the file."""
+    try:
+        yield
+    except BrokenPipeError:  # of the terminal, no file of ours
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or folder}: {error.strerror or error}; the last checkpoint is kept, "
+            "and the same command continues from it"
+        ) from None
+
+
+@contextlib.contextmanager
 def _locked(folder: Path, experiment: Experiment):
     """Makes the folder and holds its lock; the operating system frees the lock of a process that died."""
     import fcntl
@@ -376,24 +407,37 @@ def _locked(folder: Path, experiment: Experiment):
             for entry in folder.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for entry in folder.glob(".*part*"):  # what a killed process left half written
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield
 
 
-def _check_same_parameters(folder: Path, experiment: Experiment) -> None:
-    """Refuses a folder whose run has other parameters; how to evaluate may change when that is all that is asked."""
+def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
+    """Refuses a folder whose run has other parameters; how to evaluate may change when that is all that is asked.
+
+    Returns:
+        The changes in the training of an unfinished run that `accept_changes` lets pass, as text.
+    """
     if not (folder / "experiment.json").exists():
-        return
+        return []
     not_compared = NOT_COMPARED if "train" in experiment.tasks else (*NOT_COMPARED, "evaluation.")
-    found = [
-        f"{name} was {before!r}, is {now!r}"
+    found = {
+        name: f"{name} was {before!r}, is {now!r}"
         for name, before, now in config.differences(_read_experiment(folder), experiment)
         if not name.startswith(not_compared)
-    ]
-    if found:
+    }
+    acceptable = not (folder / "model.weights.h5").exists() and all(
+        name.startswith("training.") and name != "training.start_from" for name in found
+    )
+    if found and not (acceptable and experiment.accept_changes):
         raise ConfigError(
-            f"name: {str(folder)!r} holds a run with other parameters ({'; '.join(found)}); "
-            "choose another name, or --overwrite to start afresh"
+            f"name: {str(folder)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
+            f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start afresh"
         )
+    from iwae import checkpoints
+
+    update = checkpoints.latest_update(folder / "checkpoints") if found else 0
+    return [f"after update {update}: {change}" for change in found.values()]
 
 
 def _read_experiment(folder: Path) -> Experiment:
@@ -401,7 +445,10 @@ def _read_experiment(folder: Path) -> Experiment:
     if not values:
         raise RunError(f"{folder / 'experiment.json'}: expected the parameters of a run, found none")
     values.pop("environment", None)
-    return config.from_dict(with_defaults(values))
+    try:
+        return config.from_dict(with_defaults(values))
+    except ConfigError as error:
+        raise RunError(f"{folder / 'experiment.json'}: {error}") from None
 
 
 def with_defaults(values: Any, defaults: Any = None) -> Any:
@@ -413,7 +460,15 @@ def with_defaults(values: Any, defaults: Any = None) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: expected JSON, got an error: {error}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: expected named values, got {config.shown(values)}")
+    return values
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -423,9 +478,43 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _save_weights(model: "IWAE", path: Path) -> None:
+    """Writes the weights, and before them `model.weights.h5.sha256`, which `sha256sum --check` reads as well."""
+    from iwae import checkpoints
+
     temporary = path.with_name(".part.weights.h5")
-    model.save_weights(temporary)
-    os.replace(temporary, path)
+    try:
+        model.save_weights(temporary)
+        content = temporary.read_bytes()
+    except (OSError, RuntimeError) as error:  # the HDF5 library has either for a full disk
+        raise OSError(None, " ".join(str(error).split()), str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    checksum = hashlib.sha256(content).hexdigest()
+    checkpoints.write_atomically(_checksum_file(path), f"{checksum}  {path.name}\n".encode())
+    checkpoints.write_atomically(path, content)
+
+
+def _checksum_file(weights: Path) -> Path:
+    return weights.with_name(f"{weights.name}.sha256")
+
+
+def _is_whole(weights: Path) -> bool:
+    """Whether there are weights with the checksum they were written with; runs of an earlier version have none."""
+    if not weights.exists():
+        return False
+    if not _checksum_file(weights).exists():
+        return True
+    return _checksum_file(weights).read_bytes()[:64].decode("ascii", "replace") == (
+        hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
+
+
+def _can_be_restored(weights: Path) -> bool:
+    """Whether a checkpoint holds the weights of a damaged file, of which a warning then tells."""
+    if not any((weights.parent / "checkpoints").glob("*.json")):
+        return False
+    warnings.warn(f"{weights} is damaged; it is made anew from the last checkpoint", stacklevel=3)
+    return True
 
 
 # ---- the process ----

@@ -214,6 +214,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         seed=draw(st.integers(0, 2**31 - 1)),
         tasks=draw(subsets("train", "evaluate", "plot")),
         overwrite=draw(st.booleans()),
+        accept_changes=draw(st.booleans()),
         data=Data(name=draw(st.sampled_from(["mnist", "omniglot", "mine.npz"])), batch_size=draw(counts)),
         model=Model(
             k=draw(counts),

@@ -367,7 +367,7 @@ DAMAGE = {
     "nll is text": ("evaluation.json", json.dumps({"test": TEST | {"nll": "86"}}), "nll: expected a number, got '86'"),
     "no list": ("evaluation.json", json.dumps({"test": TEST | {"active_units": 3}}), "active_units: expected a list"),
     "header only": ("log.csv", ",".join(log.COLUMNS) + "\n", "expected a row for each epoch, found none"),
-    "other columns": ("log.csv", "a,b\n1,2\n", "expected a row for each epoch, found none"),
+    "other columns": ("log.csv", "a,b\n1,2\n", "expected the columns epoch,updates,"),
     "binary log": ("log.csv", b"\xff\xfe\x00\x81", "expected a table that can be read"),
 }
 
