@@ -519,7 +519,7 @@ def one_dimensional(
     for axes in (densities, posteriors):
         axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
     for axes in (densities, posteriors, left, right):
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
     return figure
 
 
