@@ -1,0 +1,197 @@
+"""Damaged files, a full disk, numbers gone wrong: one clear line, nothing lost, nothing half-believed."""
+
+import json
+import resource
+import shutil
+
+import numpy as np
+import pytest
+
+import iwae
+from iwae import checkpoints, config, log
+
+DEFAULT = iwae.Experiment(
+    name="tiny",
+    seed=5,
+    tasks=("train", "evaluate"),
+    data=iwae.Data(name="digits", batch_size=100),
+    model=iwae.Model(k=2, latent_units=(2,), hidden_units=((16,),)),
+    training=iwae.Training(stages=1),
+    evaluation=iwae.Evaluation(k=5, examples=20),
+)
+
+
+def experiment(results_dir, **changes):
+    return config.replace(DEFAULT, {"results_dir": str(results_dir), **changes})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    return iwae.run(experiment(results)).folder
+
+
+@pytest.fixture
+def folder(done, tmp_path):
+    """A copy of a finished run in `tmp_path`."""
+    return shutil.copytree(done, tmp_path / "tiny")
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+# ---- damaged files of a finished run ----
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_short])
+def test_damaged_weights_are_made_anew_from_the_checkpoint(done, folder, damage):
+    weights = folder / "model.weights.h5"
+    damage(weights)
+    with pytest.raises(iwae.RunError, match=r"model\.weights\.h5: expected the bytes that were written"):
+        iwae.load_run(folder)
+    with pytest.raises(iwae.RunError, match=r"model\.weights\.h5: expected the bytes that were written"):
+        iwae.run(experiment(folder.parent, tasks=("evaluate",)))
+    with pytest.warns(UserWarning, match=r"model\.weights\.h5 is damaged; it is made anew from the last checkpoint"):
+        run = iwae.run(experiment(folder.parent))
+    before = iwae.load_run(done)
+    for one, two in zip(iwae.load_run(folder).model.variables, before.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert run.evaluation == before.evaluation
+
+
+def test_damaged_weights_without_a_checkpoint_are_refused(folder):
+    flip_a_byte(folder / "model.weights.h5")
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(iwae.RunError, match=r"model\.weights\.h5: expected the bytes that were written"):
+        iwae.run(experiment(folder.parent))
+
+
+def test_weights_of_another_model_are_refused(folder):
+    (folder / "model.weights.h5.sha256").unlink()  # a run of an earlier version
+    (folder / "model.weights.h5").write_bytes(b"these are no weights")
+    with pytest.raises(iwae.RunError, match=r"model\.weights\.h5: expected the weights of this model, got an error"):
+        iwae.load_run(folder)
+
+
+@pytest.mark.parametrize("content", [b'{"test": {"exam', b"\xff\xfe", b"[]"])
+def test_a_damaged_evaluation_is_named_and_made_anew(done, folder, content):
+    (folder / "evaluation.json").write_bytes(content)
+    with pytest.raises(iwae.RunError, match=r"evaluation\.json: expected (JSON|named values), got"):
+        iwae.load_run(folder)
+    with pytest.warns(UserWarning, match=r"evaluation\.json: expected (JSON|named values), got.*; it is made anew"):
+        iwae.run(experiment(folder.parent))
+    assert (folder / "evaluation.json").read_bytes() == (done / "evaluation.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"name": "ti', b"\xff\xfe", b"[]", b'{"name": 3}', b'{"training": {"stages": 0}}']
+)
+def test_damaged_parameters_are_named(folder, content):
+    (folder / "experiment.json").write_bytes(content)
+    for act in (lambda: iwae.load_run(folder), lambda: iwae.run(experiment(folder.parent))):
+        with pytest.raises(iwae.RunError, match=r"experiment\.json: .*expected ") as error:
+            act()
+        assert "\n" not in str(error.value)
+
+
+HEADER = ",".join(log.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEADER}\n1,13,0.001,-40,-39\n2,26,0.001,-40,-39,1,1\n", r"expected 7 numbers in line 2, got '1,13,"),
+        (f"{HEADER}\n1,13,0.001,-40,x,1,1\n", r"expected 7 numbers in line 2"),
+        ("epoch,updates\n1,13\n", r"expected the columns epoch,updates,learning_rate"),
+        ("\x00\xff\n", r"expected "),
+    ],
+)
+def test_a_damaged_log_is_named(tmp_path, text, message):
+    path = tmp_path / "log.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"log\.csv: {message}"):
+        log.read(path)
+
+
+def test_the_last_line_of_a_log_may_be_cut_short(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(f"{HEADER}\n1,13,0.001,-40,-39,1.5,800\n2,26,0.001,-38,-37,1.5,80")  # 800, or 8000?
+    (row,) = log.read(path)
+    assert row["epoch"] == 1 and row["images_per_second"] == 800
+
+
+def test_a_log_lost_while_training_comes_back_from_the_checkpoint(done, folder):
+    (folder / "model.weights.h5").unlink()
+    (folder / "log.csv").write_bytes(b"\x00\x01")
+    iwae.run(experiment(folder.parent))
+    assert (folder / "log.csv").read_bytes() == (done / "log.csv").read_bytes()
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    for name in (".part.weights.h5", ".experiment.json.99.part"):
+        (folder / name).write_bytes(b"half")
+    (folder / ".plots.part").mkdir()
+    iwae.run(experiment(folder.parent))
+    assert not list(folder.rglob("*part*"))
+
+
+# ---- where nothing can be written ----
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """A limit on the size of files stands for it: the first checkpoint does not fit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(iwae.RunError, match=r"checkpoints/0000000013\.npz: File too large; the last checkpoint is"):
+            iwae.run(experiment(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "tiny" / "checkpoints").iterdir())
+    iwae.run(experiment(tmp_path, tasks=("train",)))
+    assert (tmp_path / "tiny" / "model.weights.h5").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(iwae.RunError, match=r"file/tiny: expected a folder that can be written, got: Not a directory"):
+        iwae.run(experiment(tmp_path / "file"))
+
+
+# ---- numbers gone wrong ----
+
+
+def test_a_run_gone_wrong_continues_with_other_training_parameters(tmp_path):
+    training = {"training.schedule": "multistep", "training.epochs": 2, "training.milestones": (1,)}
+    wrong = experiment(tmp_path, tasks=("train",), **training, **{"training.gamma": 1e30})
+    with pytest.raises(
+        iwae.RunError, match=r"not finite at update 1[4-9] \(epoch 2\); not finite first.*samples z1; try"
+    ):
+        iwae.run(wrong)
+    folder = tmp_path / "tiny"
+    assert checkpoints.latest_update(folder / "checkpoints") == 13
+    (row,) = log.read(folder / "log.csv")
+
+    better = config.replace(wrong, {"training.gamma": 0.1})
+    with pytest.raises(
+        iwae.ConfigError, match=r"training\.gamma was 1e\+30, is 0\.1\); .*--accept-changes to continue"
+    ):
+        iwae.run(better)
+    with pytest.raises(iwae.ConfigError, match=r"model\.k was 2, is 3") as error:
+        iwae.run(config.replace(better, {"model.k": 3, "accept_changes": True}))
+    assert "accept-changes" not in str(error.value)
+    iwae.run(config.replace(better, {"accept_changes": True}))
+    rows = log.read(folder / "log.csv")
+    assert rows[0] == row and [row["epoch"] for row in rows] == [1, 2]
+    environment = json.loads((folder / "experiment.json").read_text())["environment"]
+    assert environment["changed_parameters"] == ["after update 13: training.gamma was 1e+30, is 0.1"]
+    iwae.run(better)  # from now on these are its parameters
+    with pytest.raises(iwae.ConfigError, match=r"training\.gamma was 0\.1, is 0\.2"):  # of a finished run none changes
+        iwae.run(config.replace(better, {"training.gamma": 0.2, "accept_changes": True}))
