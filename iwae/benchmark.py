@@ -25,7 +25,7 @@ import numpy as np
 from iwae import device
 
 PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
-ARCHITECTURES = {  # the paper's, by the number of stochastic layers
+ARCHITECTURES: dict[int, dict[str, Any]] = {  # the paper's, by the number of stochastic layers
     1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
     2: {"latent_units": (100, 50), "hidden_units": ((200, 200), (100, 100))},
 }
@@ -118,24 +118,24 @@ def prepare(case: Case):
         compiled = evaluation.compile_importance_sampling(model, case.k)
         numbers = np.arange(len(binary))
 
-        def run() -> float:
+        def evaluate() -> float:
             started = time.perf_counter()
             compiled(binary, numbers, 1)
             return (time.perf_counter() - started) / len(binary)
 
-        return model, run
+        return model, evaluate
     model.hold(training.ResidentImages(images, stochastic=True))
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
     rows = 100 if case.k <= 5 else 25
     blocks = training.index_blocks(len(images), BATCH, rows, seed=1)
 
-    def run() -> float:
+    def train() -> float:
         (block,) = next(blocks)
         started = time.perf_counter()
         model.train_on_batch(block)  # gives numbers, so it waits for the device
         return (time.perf_counter() - started) / rows
 
-    return model, run
+    return model, train
 
 
 def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:

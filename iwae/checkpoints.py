@@ -45,7 +45,7 @@ def save(folder: Path, updates: int, arrays: dict[str, np.ndarray], state: dict)
     """Writes a checkpoint after `updates` updates; leaves nothing in `folder` but the newest two. Returns its .npz."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     content = buffer.getvalue()
     path = folder / f"{updates:010d}.npz"
     write_atomically(path, content)

@@ -95,9 +95,9 @@ class IWAE(keras.Model):
         self.beta = self.add_weight(
             shape=(), initializer=lambda *_, **__: tf.constant(beta), trainable=False, name="beta"
         )
-        self.log_likelihood = {"bernoulli": self._bernoulli, "gaussian": self._gaussian}.get(likelihood)
-        if self.log_likelihood is None:
+        if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood: expected 'bernoulli' or 'gaussian', got {likelihood!r}")
+        self.log_likelihood = self._bernoulli if likelihood == "bernoulli" else self._gaussian
 
         seeds = np.random.SeedSequence(seed)
         sizes = (input_dim, *latent_units)
@@ -160,14 +160,14 @@ class IWAE(keras.Model):
             z = mean + tf.exp(log_std) * epsilon
             if stop_posterior:
                 frozen = _apply(encoder, below, stop_weights=True)
-                log_posterior.append(layers.gaussian_log_prob(z, *frozen, units and units[i]))
+                log_posterior.append(layers.gaussian_log_prob(z, *frozen, units=units and units[i]))
             else:
                 log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
             below = z if units is None else z * units[i]
             posterior.append((mean, log_std))
             samples.append(below)
         log_prior = [
-            layers.gaussian_log_prob(z, *_apply(decoder, above), units and units[i])
+            layers.gaussian_log_prob(z, *_apply(decoder, above), units=units and units[i])
             for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True))
         ]
         log_prior.append(layers.standard_gaussian_log_prob(samples[-1], units and units[-1]))

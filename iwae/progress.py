@@ -18,7 +18,8 @@ class Bar:
     """
 
     def __init__(self, total: int, label: str, **variables: str):
-        self._total, self._last = total, {}
+        self._total = total
+        self._last: dict = {}
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
         self._bar = _start(total, label, variables)
