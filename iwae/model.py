@@ -159,17 +159,17 @@ class IWAE(keras.Model):
             mean, log_std = _apply(encoder, below)
             z = mean + tf.exp(log_std) * epsilon
             if stop_posterior:
-                frozen = _apply(encoder, below, stop_weights=True)
-                log_posterior.append(layers.gaussian_log_prob(z, *frozen, units=units and units[i]))
+                frozen_mean, frozen_log_std = _apply(encoder, below, stop_weights=True)
+                log_posterior.append(layers.gaussian_log_prob(z, frozen_mean, frozen_log_std, units and units[i]))
             else:
                 log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
             below = z if units is None else z * units[i]
             posterior.append((mean, log_std))
             samples.append(below)
-        log_prior = [
-            layers.gaussian_log_prob(z, *_apply(decoder, above), units=units and units[i])
-            for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True))
-        ]
+        log_prior = []
+        for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True)):
+            mean, log_std = _apply(decoder, above)
+            log_prior.append(layers.gaussian_log_prob(z, mean, log_std, units and units[i]))
         log_prior.append(layers.standard_gaussian_log_prob(samples[-1], units and units[-1]))
         terms = LogWeightTerms(self.log_likelihood(x, samples[0]), log_prior, log_posterior, samples, posterior)
         for values in (terms.log_likelihood, *log_prior, *log_posterior):
