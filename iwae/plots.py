@@ -511,6 +511,8 @@ def one_dimensional(
     for axes, colour, at, (mean, scale) in ((left, LINES[0], z, decoder), (right, LINES[1], x, encoder)):
         axes.plot(at, mean, color=colour, label="mean")
         axes.fill_between(at, mean - scale, mean + scale, color=colour, alpha=0.25, linewidth=0, label="mean ± scale")
+        free = "upper left" if mean[0] < mean[-1] else "upper right"
+        axes.legend(loc=free, frameon=True, framealpha=0.85, edgecolor="none")
     left.set(title=r"decoder $p_\theta(x|z)$", xlabel="$z$", ylabel="$x$")
     right.set(title="encoder $q(z|x)$", xlabel="$x$", ylabel="$z$")
     posteriors.plot(z, truth, color="black", label=r"true, $p_\theta(z|x)$")
@@ -518,8 +520,7 @@ def one_dimensional(
     posteriors.set(title=f"posterior of $x = {posterior_x:.3g}$", xlabel="$z$", ylabel="density")
     for axes in (densities, posteriors):
         axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
-    for axes in (densities, posteriors, left, right):
-        axes.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
+        axes.legend(loc="upper left")
     return figure
 
 
