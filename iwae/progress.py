@@ -18,7 +18,7 @@ class Bar:
     """
 
     def __init__(self, total: int, label: str, **variables: str):
-        self._total = total
+        self._total, self._step = total, 0
         self._last: dict = {}
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
@@ -26,7 +26,7 @@ class Bar:
 
     def update(self, step: int, **values) -> None:
         """Shows that `step` steps are done, at most so often as the output can bear."""
-        self._last = values
+        self._step, self._last = step, values
         if time.monotonic() - self._drawn >= self._interval and step < self._total:
             self._drawn = time.monotonic()
             self._bar.update(step, **values)
@@ -35,8 +35,9 @@ class Bar:
         return self
 
     def __exit__(self, error, *_):
-        if self._last:
-            self._bar.update(self._bar.value if error else self._total, **self._last)
+        self._bar.variables.update(self._last)  # drawn with the last state, and that once
+        if error is not None and self._step > self._bar.value:
+            self._bar.update(self._step, force=True)
         self._bar.finish(dirty=error is not None)
 
 
@@ -45,7 +46,9 @@ def _start(total, label, variables):
     for name, pattern in variables.items():
         widgets += [_Variable(name, pattern), "  "]
     widgets.append(
-        progressbar.AdaptiveETA(format_not_started="", format="%(eta)s left", format_finished="in %(elapsed)s")
+        progressbar.AdaptiveETA(
+            format_not_started=" ", format_zero=" ", format="%(eta)s left", format_finished="in %(elapsed)s"
+        )
     )
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
 

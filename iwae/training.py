@@ -7,6 +7,7 @@ run is the uninterrupted one.
 """
 
 import csv
+import gc
 import io
 import math
 import time
@@ -156,16 +157,23 @@ def train(
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
     with progress.Bar(total * updates, "train", **variables) as keeper.bar:
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
-        while keeper.epoch < total and not keeper.stopped:
-            model.fit(
-                index_blocks(len(images), batch, rows, seed, keeper.epoch, keeper.update),
-                epochs=keeper.epoch + 1 if keeper.update else total,
-                initial_epoch=keeper.epoch,
-                steps_per_epoch=blocks_per_epoch(len(images), batch, rows, keeper.update),
-                shuffle=False,
-                verbose=0,
-                callbacks=[keeper, tensorboard],
-            )
+        ended: Exception | None = None
+        while keeper.epoch < total and not keeper.stopped and ended is None:
+            try:
+                model.fit(
+                    index_blocks(len(images), batch, rows, seed, keeper.epoch, keeper.update),
+                    epochs=keeper.epoch + 1 if keeper.update else total,
+                    initial_epoch=keeper.epoch,
+                    steps_per_epoch=blocks_per_epoch(len(images), batch, rows, keeper.update),
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[keeper, tensorboard],
+                )
+            except (StopRequested, NonFiniteBound, OSError) as error:
+                ended = error.with_traceback(None)  # which would keep the frame of `fit`
+        if ended is not None:
+            gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
+            raise ended
     if keeper.best_weights is not None:
         _assign(model.variables, keeper.best_weights)
 
