@@ -555,10 +555,9 @@ def comparisons(records: Sequence[Record], level: int = 2) -> str:
     """Markdown: for each parameter a table of the runs that differ in it alone; "" if there are none."""
     records = [record for record in records if record.test]
     cells, parts = _cells_of(records), []
-    examples: dict[str, set[int]] = {}
+    most: dict[str, int] = {}  # examples, by dataset
     for record in records:
-        examples.setdefault(record.data, set()).add(record.test["examples"])
-    mixed = {data for data, counts in examples.items() if len(counts) > 1}
+        most[record.data] = max(record.test["examples"], most.get(record.data, 0))
     for parameter in _varying(cells):
         if parameter in _OTHER_QUESTION:
             continue
@@ -572,7 +571,7 @@ def comparisons(records: Sequence[Record], level: int = 2) -> str:
         values = sorted({value for by_value in rows.values() for value in by_value}, key=_natural)
         others = _varying(rows)
         table = [
-            [*(dict(rest)[name] for name in others), *(_compared(by_value.get(value, []), mixed) for value in values)]
+            [*(dict(rest)[name] for name in others), *(_compared(by_value.get(value, []), most) for value in values)]
             for rest, by_value in sorted(
                 rows.items(), key=lambda row: [_natural(dict(row[0])[name]) for name in others]
             )
@@ -588,12 +587,13 @@ def comparisons(records: Sequence[Record], level: int = 2) -> str:
     return "\n\n".join([f"{'#' * level} Runs that differ in one parameter", text, *parts])
 
 
-def _compared(members: Sequence[Record], mixed: set[str]) -> str:
-    """The NLL of runs that differ in their seed alone; and on how many examples, for datasets where that varies."""
+def _compared(members: Sequence[Record], most: Mapping[str, int]) -> str:
+    """The NLL of runs that differ in their seed alone; and on how many examples, if on fewer than others."""
     if not members:
         return ""
     values = [record.test["nll"] for record in members]
-    of = f" ({members[0].test['examples']:,} examples)" if members[0].data in mixed else ""
+    fewest = min(record.test["examples"] for record in members)
+    of = f" ({fewest:,} examples)" if fewest < most[members[0].data] else ""
     if len(values) > 1:
         return f"{statistics.mean(values):.3f}, sd {statistics.stdev(values):.3f} ({len(values)} seeds){of}"
     return f"{values[0]:.3f} ± {members[0].test['nll_stderr']:.3f}{of}"
@@ -657,12 +657,13 @@ def curves(records: Sequence[Record]) -> "Figure":
         raise ReportError("curves: expected at least one run with a log, found none")
     cells = _cells_of(dataclasses.replace(record, test={}) for record in records)  # evaluated or not
     varying = _varying(cells)
-    lines = []
-    for key, members in cells.items():
-        values, (first, *others) = dict(key), members
-        label = ", ".join(f"{_short(name)} {values[name]}" for name in varying)
-        label = label if 0 < len(label) <= 40 else first.folder.name
-        lines.append((f"{label}, {len(members)} seeds" if others else label, _mean_columns(members)))
+    labels = [", ".join(f"{_short(name)} {dict(key)[name]}" for name in varying) for key in cells]
+    if not all(0 < len(label) <= 40 for label in labels):
+        labels = [members[0].folder.name for members in cells.values()]
+    lines = [
+        (label if len(members) == 1 else f"{label}, {len(members)} seeds", _mean_columns(members))
+        for label, members in zip(labels, cells.values(), strict=True)
+    ]
     title = ", ".join(dict.fromkeys(record.data for record in records))
     if len(records) == 1:
         title = f"{records[0].folder.name} ({title})"
