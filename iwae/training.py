@@ -10,6 +10,7 @@ import csv
 import gc
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,7 +154,9 @@ def train(
     validation = ValidationBound(model, valid, seed) if len(valid) else None
     keeper = Bookkeeper(model, settings, validation, len(images), batch, rows, seed, folder, set_rates, stop_requested)
     keeper.restore()
-    tensorboard = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False, profile_batch=0)
+    # TensorFlow takes the names of files as UTF-8, whatever the locale says.
+    events = os.fsencode(folder / "tensorboard").decode(errors="surrogateescape")
+    tensorboard = keras.callbacks.TensorBoard(events, write_graph=False, profile_batch=0)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
     with progress.Bar(total * updates, "train", **variables) as keeper.bar:
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
