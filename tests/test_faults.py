@@ -1,8 +1,12 @@
 """Damaged files, a full disk, numbers gone wrong: one clear line, nothing lost, nothing half-believed."""
 
 import json
+import os
 import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import pytest
 import iwae
 from iwae import checkpoints, config, log
 
+ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
     name="tiny",
     seed=5,
@@ -163,6 +168,27 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(iwae.RunError, match=r"file/tiny: expected a folder that can be written, got: Not a directory"):
         iwae.run(experiment(tmp_path / "file"))
+
+
+# ---- surroundings ----
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_display_no_home_no_utf8_and_no_folder_of_its_own(tmp_path):
+    """The default experiment made small, from another folder, its results under a name that is not ASCII."""
+    options = "--name tiny --training.epochs 1 --model.k 2 --evaluation.k 5 --evaluation.examples 20".split()
+    strange = {"HOME": "/proc/none", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("DISPLAY", "XDG_CACHE_HOME", "MPLBACKEND")
+    }
+    done = subprocess.run(
+        [sys.executable, ROOT / "experiments.py", *options, "--results-dir", "r\u00e9sultats"],
+        cwd=tmp_path, env=kept | strange, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    folder = tmp_path / "r\u00e9sultats" / "tiny"
+    assert (folder / "plots" / "active_units.png").exists() and list((folder / "tensorboard").rglob("events*"))
+    assert b"Traceback" not in done.stderr and b"GeneratorDataset" not in done.stderr
 
 
 # ---- numbers gone wrong ----
