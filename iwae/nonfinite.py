@@ -4,7 +4,7 @@ Training itself looks at the bound alone, so that its compiled loop costs nothin
 the last block of updates repeated here, from the weights before it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +19,9 @@ def first(model, block: np.ndarray, before: Sequence[tf.Tensor]) -> tuple[int, l
     Args:
         model: an `IWAE` with its optimizer, on `ResidentImages`. Its variables change.
         block: indices [S, B] of the updates, as `training.index_blocks` yields them.
-        before: the values of `states(model)` before the first of these updates.
+        before: what `snapshot` gave before the first of these updates.
     """
-    for variable, value in zip(states(model), before, strict=True):
+    for variable, value in zip(_states(model), before, strict=True):
         variable.assign(value)
     updates = int(model.optimizer.iterations)
     bad = [name for name, variable in _weights(model) if not np.all(np.isfinite(variable.numpy()))]
@@ -43,8 +43,15 @@ def first(model, block: np.ndarray, before: Sequence[tf.Tensor]) -> tuple[int, l
     return None
 
 
-def states(model) -> list:
-    """All that an update starts from: the variables of the model and of its optimizer."""
+def snapshot(model) -> Callable[[], list[tf.Tensor]]:
+    """A function that returns the values, on their device, of all that an update starts from.
+
+    One call into TensorFlow: a quarter of a millisecond for one layer, where a block of 100 updates takes 100.
+    """
+    return tf.function(lambda: [tf.identity(variable.value) for variable in _states(model)], autograph=False)
+
+
+def _states(model) -> list:
     return [*model.variables, *model.optimizer.variables]
 
 

@@ -202,6 +202,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.log, self.log_rows = self.folder / "log.csv", []
         self.updates = math.ceil(examples / batch)  # in an epoch
+        self.snapshot = nonfinite.snapshot(model)
         self.bar: progress.Bar
 
     # ---- Keras calls these ----
@@ -214,8 +215,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.clock = time.perf_counter()
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Values on the device, in case this block goes wrong; the update of the block then writes to new ones.
-        self.before = [tf.identity(variable.value) for variable in nonfinite.states(self.network)]
+        self.before = self.snapshot()  # in case this block goes wrong
         self.block_epoch, self.block_start = self.epoch, self.update
 
     def on_train_batch_end(self, batch, logs=None):
