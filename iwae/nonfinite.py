@@ -5,6 +5,7 @@ the last block of updates repeated here, from the weights before it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -79,7 +80,7 @@ def _stages(model, indices) -> Iterator[list[tuple[str, tf.Tensor]]]:
     yield [(name, variable.value) for name, variable in _weights(model)]
 
 
-def _weights(model) -> list[tuple[str, object]]:
+def _weights(model) -> list[tuple[str, Any]]:
     """The trainable variables with names that say where they are, as in `q_z1/hidden_2/kernel`."""
     named = {
         id(variable): f"{layer.name}/{variable.path}"
