@@ -96,7 +96,7 @@ def set_linear(model, name, kernel, bias, variance):
 class LinearGaussian:
     """A model with one or two stochastic layers of 3 (and 2) units, with the exact posterior as q, and log p(x).
 
-    `x` [n, 7] are draws from it, `log_p` [n] their log p(x).
+    `x` [n, 7] are draws from it, `log_p` [n] their log p(x); z_1 has the independent marginals `z_mean`, `z_variance`.
     """
 
     def __init__(self, depth, n=5):
@@ -123,6 +123,7 @@ class LinearGaussian:
             gain = (C.T / noise_1) / precision[:, None]
             set_linear(self.model, "q_z2", gain.T, -gain @ mean_1, 1 / precision)
             set_linear(self.model, "p_z1", C.T, mean_1, noise_1)
+        self.z_mean, self.z_variance = mean_1, variance_1
         mean = A @ mean_1 + a
         marginal = stats.multivariate_normal(mean, (A * variance_1) @ A.T + np.diag(noise))
         self.x = marginal.rvs(n, random_state=1).astype(np.float32)

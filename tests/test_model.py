@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from scipy import stats
 
 from iwae import bounds
 from iwae.model import IWAE
@@ -102,21 +101,15 @@ def test_decode_gives_the_distribution_of_the_data(likelihood):
     assert model.decode_mean(z[0, 0]).shape == (D,)
 
 
-def test_samples_have_the_mean_of_the_prior():
-    n = 4000
-    model = make(2)
-    images = model.sample(n, (3, 4)).numpy()
-    assert images.shape == (n, D)
-    weights, random = reference.weights_of(model), np.random.default_rng(0)
-    z = random.standard_normal((n, 2))
-    z = reference.network(weights, "p_z1", "mean", z) + np.exp(
-        reference.network(weights, "p_z1", "log_std", z)
-    ) * random.standard_normal((n, 4))
-    expected = stats.logistic.cdf(reference.network(weights, "p_x", "logits", z))
-    error = np.sqrt((images.var(axis=0) + expected.var(axis=0)) / n)
-    assert np.all(np.abs(images.mean(axis=0) - expected.mean(axis=0)) < 4.5 * error)
-    np.testing.assert_allclose(images.std(axis=0), expected.std(axis=0), rtol=4.5 / np.sqrt(n))  # z to x: nearly linear
-    np.testing.assert_array_equal(images, model.sample(n, (3, 4)))
+@pytest.mark.parametrize("depth", [1, 2])
+def test_samples_are_those_of_the_prior(depth):
+    exact, n = reference.LinearGaussian(depth), 10_000
+    z = exact.model.sample_latents(n, (3, 4)).numpy()
+    assert z.shape == (n, 3)
+    assert np.all(np.abs(z.mean(axis=0) - exact.z_mean) < 4.5 * np.sqrt(exact.z_variance / n))
+    assert np.all(np.abs(z.var(axis=0) / exact.z_variance - 1) < 4.5 * np.sqrt(2 / n))
+    assert np.all(np.abs(np.corrcoef(z.T)[np.triu_indices(3, 1)]) < 4.5 / np.sqrt(n))
+    np.testing.assert_array_equal(exact.model.sample(n, (3, 4)), exact.model.decode_mean(z))
 
 
 # Gradients
@@ -178,6 +171,19 @@ def test_l_1_of_iwae_is_the_vae(k):
 
 
 # Start
+
+
+def test_the_decoder_mirrors_the_encoder():
+    """x - 200 - 190 - z1 (100) - 110 - 105 - z2 (50), and back: the sizes of the paper, made all different."""
+    model = IWAE(784, (100, 50), ((200, 190), (110, 105)))
+    sizes = {"q_z1": [784, 200, 190, 100], "q_z2": [100, 110, 105, 50]}
+    sizes |= {"p_z1": [50, 105, 110, 100], "p_x": [100, 190, 200, 784]}
+    found = {}
+    for variable in model.trainable_variables:
+        layer, part, kind = variable.path.split("/")
+        if kind == "kernel" and part != "log_std":
+            found.setdefault(layer, [variable.shape[0]]).append(variable.shape[1])
+    assert found == sizes
 
 
 def test_initial_weights_depend_on_the_seed_alone():
