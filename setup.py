@@ -15,6 +15,9 @@ setup(
         "matplotlib",
         "pooch",  # downloads, checksums, the cache folder
         "scipy",  # chardata.mat
+        # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only
+        "arviz-stats>=0.5; python_version >= '3.11'",
+        "arviz>=0.17,<1; python_version < '3.11'",
         "scikit-learn",  # the digits dataset, PCA
         "tyro",  # the command line, from the dataclasses
         "tensorboard",  # TensorFlow writes TensorBoard scalars only where it is installed

@@ -106,11 +106,18 @@ Selection = Annotated[
     tuple[_Item, ...],
     Rule("a list of at least one item and no repeats", lambda items: 0 < len(items) == len(set(items))),
 ]
-Increasing = Annotated[
+
+
+def _increases(items: tuple[int, ...]) -> bool:
+    return all(a < b for a, b in zip(items, items[1:], strict=False))
+
+
+Increasing = Annotated[tuple[Count, ...], Rule("a list of increasing integers", _increases)]
+SomeIncreasing = Annotated[
     tuple[Count, ...],
-    Rule("a list of increasing integers", lambda items: all(a < b for a, b in zip(items, items[1:], strict=False))),
+    Rule("a list of at least one integer, increasing", lambda items: len(items) > 0 and _increases(items)),
 ]
-Task = Literal["train", "evaluate", "plot"]
+Task = Literal["train", "evaluate", "plot", "posterior", "tightness", "snr"]
 Split = Literal["train", "valid", "test"]
 
 
@@ -351,6 +358,26 @@ class Evaluation(_Section):
     remove_inactive_units: bool = True
     """Measure the likelihood also with the inactive units removed from the model. Paper: yes."""
 
+    posterior_inputs: tuple[CountOrZero, ...] = ()
+    """Tasks plot and posterior: numbers of the test examples whose posterior is shown, counted from 0. Empty: the
+    first of each class, or ten spread evenly where there are no labels. Not in the paper."""
+
+    tightness_examples: Count = 100
+    """Task tightness: examples, spread evenly over each split. Not in the paper (Wu et al. 2017: 100)."""
+
+    ais_steps: Count = 500
+    """Task tightness: temperatures of annealed importance sampling. Not in the paper (Wu et al. 2017: 10000)."""
+
+    ais_chains: Count = 16
+    """Task tightness: chains an example of annealed importance sampling. Not in the paper (Wu et al. 2017: 16)."""
+
+    snr_k: SomeIncreasing = (1, 3, 10, 30, 100, 300, 1000)
+    """Task snr: numbers of importance samples for which the gradients are compared. Not in the paper."""
+
+    snr_samples: Count = 30_000
+    """Task snr: importance samples an example drawn for each of these numbers; a gradient takes k of them. Not in the
+    paper."""
+
     _path: ClassVar[str] = "evaluation"
 
 
@@ -383,7 +410,9 @@ class Experiment(_Section):
     """Seed of everything random: the same seed gives the same run. Not stated in the paper."""
 
     tasks: Selection[Task] = ("train", "evaluate", "plot")
-    """What is done, in this order: train, evaluate, plot."""
+    """What is done, in this order: train, evaluate, plot, and what is not done unless asked for: posterior (Hamiltonian
+    Monte Carlo beside draws of q, for chosen inputs), tightness (annealed importance sampling beside L_k, and Pareto
+    k-hat), snr (signal-to-noise ratio of the gradients over k)."""
 
     results_dir: Path = "results"
     """Folder that holds the folders of the runs."""

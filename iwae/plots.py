@@ -417,7 +417,7 @@ def latent_pairs(rows: Sequence[LatentPair], title: str) -> Figure:
         if row.image is not None:
             picture, *panels = panels
             _mosaic(picture, _array(f"image of row {i}", row.image, "H W")[None, None])
-            picture.set_title(row.label)
+            picture.set_ylabel(row.label)
         draws = [_array(f"draws {name!r} of row {i}", row.draws[name], "m 2") for name in names]
         everything = np.concatenate(draws)
         low, high = everything.min(axis=0), everything.max(axis=0)
@@ -589,16 +589,18 @@ def tightness(
     ais: ArrayLike,
     ais_stderr: ArrayLike,
     k_hat: ArrayLike,
+    effective_sample_size: ArrayLike,
     title: str,
     k: int = 5000,
 ) -> Figure:
-    """Annealed importance sampling (AIS) beside L_k for every image, and their difference against Pareto k-hat.
+    """Annealed importance sampling (AIS) beside L_k for every image; their difference, and the weights' quality.
 
     Args:
         l_k, l_k_stderr: [n] estimates of L_k and their standard errors, nats.
         ais, ais_stderr: [n] estimates of log p(x) by AIS and their standard errors, nats.
         k_hat: [n] shape of the upper tail of the weights (Vehtari et al., arXiv:1507.02646): above 0.7 they are not to
             be trusted. What is not finite counts as above, and is not drawn.
+        effective_sample_size: [n] of the k weights, in samples.
         title: says run, dataset, objective and k.
         k: of L_k.
     """
@@ -606,21 +608,27 @@ def tightness(
     names = {"l_k_stderr": l_k_stderr, "ais": ais, "ais_stderr": ais_stderr}
     l_k_stderr, ais, ais_stderr = (_array(name, value, "n", n=len(l_k)) for name, value in names.items())
     k_hat = _array("k_hat", k_hat, "n", n=len(l_k), finite=False)
-    figure, (left, right) = _figure(f"Tightness of L_{k}: annealed importance sampling beside it", title, 8, 4.4, 1, 2)
+    samples = _array("effective_sample_size", effective_sample_size, "n", n=len(l_k))
+    heading = f"Tightness of L_{k}: annealed importance sampling (AIS) beside it, and its weights"
+    figure, (left, middle, right) = _figure(heading, title, 11, 4.2, 1, 3)
     bars: dict[str, Any] = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "alpha": 0.8, "color": LINES[0]}
     left.errorbar(l_k, ais, ais_stderr, l_k_stderr, **bars)
     left.axline((l_k[0], l_k[0]), slope=1, color=_GREY, linestyle="--", linewidth=1, label=f"AIS = $L_{{{k}}}$")
     left.set(xlabel=f"$L_{{{k}}}$ (nats)", ylabel=r"$\log p(x)$ by AIS (nats)", title=f"{len(l_k)} images")
     gap, error = ais - l_k, np.hypot(ais_stderr, l_k_stderr)
     drawn, high = np.isfinite(k_hat), ~(k_hat <= 0.7)
-    right.errorbar(k_hat[drawn], gap[drawn], error[drawn], **bars)
-    label = rf"$\hat k = 0.7$ (above: {high.sum()} of {len(high)})"
-    right.axvline(0.7, color=LINES[1], linestyle="--", label=label)
-    right.axhline(0, color=_GREY, linestyle="--", linewidth=1)
+    middle.errorbar(k_hat[drawn], gap[drawn], error[drawn], **bars)
+    right.plot(k_hat[drawn], samples[drawn], "o", markersize=3, alpha=0.8, color=LINES[0])
+    for axes in (middle, right):
+        label = rf"$\hat k = 0.7$ (above: {high.sum()} of {len(high)})"
+        axes.axvline(0.7, color=LINES[1], linestyle="--", label=label)
+        axes.set_xlabel(r"Pareto $\hat k$ of the weights")
+    middle.axhline(0, color=_GREY, linestyle="--", linewidth=1)
     mean, standard_error = gap.mean(), np.sqrt(np.sum(error**2)) / len(gap)
-    right.set(xlabel=r"Pareto $\hat k$ of the weights", ylabel=f"AIS − $L_{{{k}}}$ (nats)")
-    right.set_title(f"mean difference {_number(mean, 2)} ± {standard_error:.2f} nats")
-    handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    middle.set_ylabel(f"AIS − $L_{{{k}}}$ (nats)")
+    middle.set_title(f"mean difference {_number(mean, 3)} ± {standard_error:.3f} nats")
+    right.set(yscale="log", ylabel=f"effective sample size (of {k})", title=f"smallest: {samples.min():.1f}")
+    handles = [*left.get_legend_handles_labels()[0], *middle.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 

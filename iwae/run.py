@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 NOT_COMPARED = ("tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
 
+# The entries that tasks add to that of the test examples in evaluation.json.
+TASK_ENTRIES = {
+    "posterior": ("posterior",),
+    "tightness": ("ais", "bidirectional", "pareto_k"),
+    "snr": ("gradient_snr",),
+}
+LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
+
+
 class RunError(RuntimeError):
     """A run that cannot go on; the message is one line that says what to do."""
 
@@ -94,10 +103,16 @@ def run(experiment: Experiment) -> Run:
             warnings.warn(f"{error}; it is made anew", stacklevel=2)
             evaluation = {}
         result = Run(experiment, folder, dataset, model, evaluation)
-        if "evaluate" in experiment.tasks and (redo or set(result.evaluation) != set(experiment.evaluation.splits)):
+        left = set(experiment.tasks) if redo else _tasks_left(experiment, evaluation)
+        if "evaluate" in left:
             result = _evaluate(result)
-        if "plot" in experiment.tasks and (redo or not (folder / "plots").exists()):
+        if "plot" in left:
             _plot(result)
+        for task, do in {"posterior": _posterior, "tightness": _tightness, "snr": _snr}.items():
+            if task in left and "test" not in result.evaluation:
+                raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
+            if task in left:
+                result = do(result)
     print(summary(result))
     return result
 
@@ -112,12 +127,19 @@ def is_finished(experiment: Experiment) -> bool:
     if experiment.overwrite or "train" not in tasks or not _is_whole(folder / "model.weights.h5"):
         return False
     _check_same_parameters(folder, experiment)
-    evaluated = set(_read_json(folder / "evaluation.json")) == set(experiment.evaluation.splits)
-    return (
-        ("evaluate" not in tasks or evaluated)
-        and ("plot" not in tasks or (folder / "plots").exists())
-        and tasks <= {"train", "evaluate", "plot"}
-    )
+    return not _tasks_left(experiment, _read_json(folder / "evaluation.json"))
+
+
+def _tasks_left(experiment: Experiment, evaluation: dict[str, Any]) -> set[str]:
+    """The tasks after training that have not been done yet."""
+    test = evaluation.get("test", {})
+    done = {
+        "train": True,
+        "evaluate": set(evaluation) == set(experiment.evaluation.splits),
+        "plot": Path(experiment.run_dir, "plots", f"{LAST_PLOT}.png").exists(),
+        **{task: entries[0] in test for task, entries in TASK_ENTRIES.items()},
+    }
+    return {task for task in experiment.tasks if not done[task]}
 
 
 def load_run(folder: str | os.PathLike) -> Run:
@@ -163,6 +185,11 @@ def load_data(experiment: Experiment) -> "Dataset":
         raise ConfigError(
             f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "
             f"got {data.batch_size}"
+        )
+    if max(experiment.evaluation.posterior_inputs, default=0) >= len(dataset.test):
+        raise ConfigError(
+            f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
+            f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
         )
     if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
         warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
@@ -269,51 +296,123 @@ def _evaluate(run: Run) -> Run:
         if run.dataset.log_density is not None:
             chosen = images[evaluation.spread(len(images), settings.examples or len(images))]
             results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
+        # What other tasks measured stays: the weights are the same, and each entry says what else it was made with.
+        before = run.evaluation.get(split, {})
+        kept = [name for entries in TASK_ENTRIES.values() for name in entries if name in before]
+        results[split] |= {name: before[name] for name in kept}
     _write_json(run.folder / "evaluation.json", results)
     return Run(run.experiment, run.folder, run.dataset, run.model, results)
 
 
 def _plot(run: Run) -> None:
-    """All figures of a run into plots/; the folder appears when they are all there."""
+    """The figures of every run; `LAST_PLOT` is written last."""
     import numpy as np
 
-    from iwae import evaluation, log, plots
+    from iwae import evaluation, figures, log, plots, posterior
 
     seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
-    figures = {}
+    made: dict[str, Any] = {}
     try:
         rows = log.read(run.folder / "log.csv")
     except ValueError as error:
         raise RunError(str(error)) from None
     if rows:
         columns = {name: [row[name] for row in rows] for name in log.COLUMNS}
-        figures["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
+        made["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
     means = evaluation.posterior_means(run.model, test, seed)
     if shape:
         samples = np.array(run.model.sample(100, (seed, 0)))
-        figures["samples"] = plots.samples(samples.reshape(-1, *shape), run.title)
+        made["samples"] = plots.samples(samples.reshape(-1, *shape), run.title)
         chosen = test[evaluation.spread(len(test), 40)]
         reconstructions = np.array(run.model.decode_mean(run.model.encode(chosen, 1, (seed, 1))[0][0]))
-        figures["reconstructions"] = plots.reconstructions(
+        made["reconstructions"] = plots.reconstructions(
             chosen.reshape(-1, *shape), reconstructions.reshape(-1, *shape), run.title
         )
     if run.experiment.model.likelihood == "gaussian" and not shape:
-        figures |= _density_figures(run)
-    for i, layer in enumerate(means, start=1):
-        points, axis_labels = plots.project(layer)
-        name = "posterior_scatter" if len(means) == 1 else f"posterior_scatter_z{i}"
-        title = run.title if len(means) == 1 else f"{run.title}, stochastic layer {i}"
-        figures[name] = plots.latent_scatter(points, run.dataset.labels["test"], title, "means", axis_labels)
+        made |= _density_figures(run)
+    made |= figures.latent_scatter(run, means) | figures.decoded(run)
+    if run.model.latent_units == (2,):
+        numbers = figures.chosen_inputs(run)
+        made |= figures.posterior_input(run, numbers, posterior.on_grid(run.model, test[numbers], seed))
     threshold = run.experiment.evaluation.active_unit_threshold
-    figures["active_units"] = plots.active_units(evaluation.activity(means), threshold, run.title)
+    made["active_units"] = plots.active_units(evaluation.activity(means), threshold, run.title)
 
-    temporary = run.folder / ".plots.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    _save_figures(run, made)
+
+
+def _posterior(run: Run) -> Run:
+    """Hamiltonian Monte Carlo on the true posterior of chosen inputs, beside draws of q and q_IW."""
+    from iwae import annealing, figures, posterior
+
+    numbers, seed, settings = figures.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
+    images, chains = run.images("test")[numbers], 32
+    truth = annealing.hamiltonian_monte_carlo(
+        run.model, images, chains, 25, seed, steps=settings.ais_steps, label="Hamiltonian Monte Carlo"
+    )
+    entry = {
+        "inputs": numbers.tolist(),
+        "hmc_chains": chains,
+        "annealing_steps": settings.ais_steps,
+        "acceptance": truth.acceptance.tolist(),
+        "r_hat": truth.r_hat.tolist(),
+    }
+    made = figures.latent_pairs(run, numbers, truth)
+    if posterior.applies(run.model):
+        grids = posterior.on_grid(run.model, images, seed)
+        entry["log_likelihood"] = [grid.log_evidence for grid in grids]
+        entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
+        made |= figures.posterior_input(run, numbers, grids)
+    _save_figures(run, made)
+    return _with_entries(run, {"posterior": entry})
+
+
+def _tightness(run: Run) -> Run:
+    """Annealed importance sampling beside L_k, bidirectional Monte Carlo on simulated examples, Pareto k-hat."""
+    from iwae import evaluation, plots, tightness
+
+    settings, test = run.experiment.evaluation, run.images("test")
+    images = test[evaluation.spread(len(test), settings.tightness_examples)]
+    how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
+    values = tightness.per_image(run.model, images, *how)
+    bracket = tightness.bidirectional(run.model, len(images), *how)
+    _save_figures(run, {"tightness": plots.tightness(**values, title=run.title, k=settings.k)})
+    return _with_entries(run, tightness.summarize(values, bracket, settings))
+
+
+def _snr(run: Run) -> Run:
+    """Signal-to-noise ratio of the gradients over k, for the chosen inputs."""
+    from iwae import figures, gradients, plots
+
+    settings, numbers = run.experiment.evaluation, figures.chosen_inputs(run)
+    ratios = gradients.signal_to_noise(
+        run.model,
+        run.images("test")[numbers],
+        settings.snr_k,
+        settings.snr_samples,
+        run.experiment.seed,
+        label="signal to noise",
+    )
+    _save_figures(run, {"gradient_snr": plots.gradient_snr(settings.snr_k, ratios, run.title)})
+    values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
+    entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
+    return _with_entries(run, {"gradient_snr": entry})
+
+
+def _with_entries(run: Run, entries: dict[str, Any]) -> Run:
+    """The run with more entries for the test examples in evaluation.json."""
+    results = run.evaluation | {"test": run.evaluation["test"] | entries}
+    _write_json(run.folder / "evaluation.json", results)
+    return Run(run.experiment, run.folder, run.dataset, run.model, results)
+
+
+def _save_figures(run: Run, figures: dict[str, Any]) -> None:
+    """Writes figures into plots/, each of them whole; those of other tasks stay."""
+    from iwae import plots
+
+    folder = run.folder / "plots"
+    folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        plots.save(figure, temporary / f"{name}.png")
-    shutil.rmtree(run.folder / "plots", ignore_errors=True)
-    temporary.rename(run.folder / "plots")
+        plots.save(figure, folder / f"{name}.png")
 
 
 def _density_figures(run: Run) -> dict[str, Any]:
@@ -407,7 +506,7 @@ def _locked(folder: Path, experiment: Experiment):
             for entry in folder.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for entry in folder.glob(".*part*"):  # what a killed process left half written
+        for entry in (*folder.glob(".*part*"), *folder.glob("plots/.*part*")):  # what a killed process left
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield
 

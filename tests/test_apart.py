@@ -119,6 +119,7 @@ def test_a_run_does_not_outlive_its_parent(start, tmp_path: Path) -> None:
 def test_a_finished_run_is_left_as_it_is(start, tmp_path: Path) -> None:
     folder = tmp_path / "results" / "run1"
     (folder / "plots").mkdir(parents=True)
+    (folder / "plots" / "active_units.png").touch()
     experiment = Experiment("run1", seed=1, results_dir=str(tmp_path / "results"))
     (folder / "experiment.json").write_text(config.to_json(experiment))
     (folder / "model.weights.h5").touch()

@@ -81,6 +81,7 @@ RIGHT = [
     {"training.start_from": "results/other"},
     {"evaluation.splits": ["valid", "test"], "evaluation.examples": 100},
     {"tasks": ["plot"]},
+    {"tasks": ["posterior", "tightness", "snr"], "evaluation.posterior_inputs": [7, 0, 7]},
     {"name": "größe 1"},
 ]
 
@@ -212,7 +213,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     return Experiment(
         name=draw(folder_names),
         seed=draw(st.integers(0, 2**31 - 1)),
-        tasks=draw(subsets("train", "evaluate", "plot")),
+        tasks=draw(subsets("train", "evaluate", "plot", "posterior", "tightness", "snr")),
         overwrite=draw(st.booleans()),
         accept_changes=draw(st.booleans()),
         data=Data(name=draw(st.sampled_from(["mnist", "omniglot", "mine.npz"])), batch_size=draw(counts)),

@@ -78,6 +78,7 @@ def tightness(n: int = 9, **changes) -> Figure:
     l_k = -90.0 - np.arange(n)
     error, k_hat = np.full(n, 0.1), np.linspace(0.1, 0.85, n) if n > 1 else np.array([0.5])
     fields = {"l_k": l_k, "l_k_stderr": error, "ais": l_k + 0.25, "ais_stderr": error, "k_hat": k_hat}
+    fields["effective_sample_size"] = np.linspace(3, 500, n)
     return plots.tightness(**(fields | changes), title=TITLE)
 
 
@@ -179,7 +180,7 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
     "pairs": (
         lambda: plots.latent_pairs([latent_pair(images()), latent_pair(images())], TITLE),
         "pairs of latent units",
-        2 * [("", ""), ("$z_4$", "$z_9$"), ("$z_4$", "")],
+        2 * [("", "test image 3"), ("$z_4$", "$z_9$"), ("$z_4$", "")],
         ["grey: HMC"],
     ),
     "pairs without images": (
@@ -228,10 +229,14 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
     "tightness": (
         tightness,
         "Tightness of L_5000",
-        [("$L_{5000}$ (nats)", "by AIS (nats)"), (r"Pareto $\hat k$", "AIS − $L_{5000}$ (nats)")],
+        [
+            ("$L_{5000}$ (nats)", "by AIS (nats)"),
+            (r"Pareto $\hat k$", "AIS − $L_{5000}$ (nats)"),
+            (r"Pareto $\hat k$", "effective sample size (of 5000)"),
+        ],
         ["AIS = $L_{5000}$", r"$\hat k = 0.7$ (above: 2 of 9)"],
     ),
-    "tightness of one image": (lambda: tightness(1), "Tightness", 2 * [None], ["AIS", "(above: 0 of 1)"]),
+    "tightness of one image": (lambda: tightness(1), "Tightness", 3 * [None], ["AIS", "(above: 0 of 1)"]),
     "time": (
         lambda: plots.time_against_k(TIMES, TITLE),
         "Time of an update",
@@ -510,8 +515,9 @@ def test_tightness_counts_images_whose_weights_are_not_to_be_trusted() -> None:
     figure.canvas.draw()
     assert any("above: 3 of 9" in entry for entry in legends(figure))
     # 0.25 for every image, with the standard error of a mean of 9 of variance 0.1^2 + 0.1^2 each: 0.1414 / 3
-    assert figure.axes[1].get_title() == "mean difference 0.25 ± 0.05 nats"
-    assert len(figure.axes[1].get_lines()[0].get_xdata()) == 7  # infinity and NaN have no place on the axis
+    assert figure.axes[1].get_title() == "mean difference 0.250 ± 0.047 nats"
+    for axes in figure.axes[1:]:
+        assert len(axes.get_lines()[0].get_xdata()) == 7  # infinity and NaN have no place on the axis
 
 
 def test_times_are_in_the_order_of_k() -> None:

@@ -124,6 +124,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"evaluation.examples": 0}, "evaluation.examples"),
     ({"evaluation.active_unit_threshold": -0.01}, "evaluation.active_unit_threshold"),
     ({"evaluation.remove_inactive_units": "perhaps"}, "evaluation.remove_inactive_units"),
+    ({"evaluation.posterior_inputs": [3, -1]}, "evaluation.posterior_inputs[1]"),
+    ({"evaluation.tightness_examples": 0}, "evaluation.tightness_examples"),
+    ({"evaluation.ais_steps": 0}, "evaluation.ais_steps"),
+    ({"evaluation.ais_chains": 1.5}, "evaluation.ais_chains"),
+    ({"evaluation.snr_k": []}, "evaluation.snr_k"),
+    ({"evaluation.snr_k": [1, 10, 5]}, "evaluation.snr_k"),
+    ({"evaluation.snr_samples": 0}, "evaluation.snr_samples"),
 ]
 
 # What words cannot say: other types, other shapes, names that are no parameters.

@@ -1,0 +1,117 @@
+"""Signal-to-noise ratio of the gradient estimators against the number of importance samples k.
+
+Rainforth et al. 2018, "Tighter variational bounds are not necessarily better": for the encoder it falls as 1 / sqrt(k),
+for the decoder it rises as sqrt(k). Tucker et al. 2018 cure the former (`iwae.estimators.dreg`).
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from iwae import bounds, estimators, layers, progress
+
+MAX_REPEATS = 1000
+UNBIASED = ("dreg", "sampled", "reparameterized")
+
+
+def available(model) -> tuple[str, ...]:
+    """The estimators that can be compared on `model`: all of them, for several stochastic layers all but `dreg`."""
+    return tuple(name for name in estimators.ESTIMATORS if name != "dreg" or len(model.latent_units) == 1)
+
+
+def signal_to_noise(
+    model,
+    images: np.ndarray,
+    ks: Sequence[int],
+    samples: int,
+    seed: int,
+    names: Sequence[str] | None = None,
+    label: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Signal-to-noise ratio of the gradient of the mean of L_k over the images, whatever the model was trained on.
+
+    For all weights of the encoder (and of the decoder) together it is |E g| / sqrt(E |g - E g|^2), g being the gradient
+    that one draw of the noise gives. |E g|^2 is estimated without bias. Unbiased estimators have the same E g, so it is
+    taken from `dreg` for all of them where that is there: the others would need far more repeats to see it.
+
+    Args:
+        model: an `IWAE`.
+        images: [B, D].
+        ks: numbers of importance samples.
+        samples: importance samples an image drawn for each of them, in gradients of k samples each, of which there are
+            2 at least and `MAX_REPEATS` at most.
+        seed: of all noise.
+        names: of the estimators; None: those `available`.
+        label: of the progress bar; None for no bar.
+
+    Returns:
+        By estimator, [2, len(ks)]: the ratios of the encoder's and of the decoder's gradient.
+    """
+    names = tuple(names or available(model))
+    x, results = tf.constant(images, tf.float32), []
+    with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
+        for i, k in enumerate(ks):
+            results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
+            if bar:
+                bar.update(i + 1)
+    return {name: np.stack([result[name] for result in results], axis=1) for name in names}
+
+
+def _ratios(model, x, k, repeats, seed, names):
+    """By estimator [2], for the encoder and the decoder."""
+    variables = model.trainable_variables
+    parts = [{id(v) for v in part} for part in (model.encoder_variables, model.decoder_variables)]
+
+    def squares(gradients):
+        """Squared length of what belongs to the encoder and to the decoder: [2]."""
+        return tf.stack(
+            [
+                tf.add_n([tf.reduce_sum(g**2) for g, v in zip(gradients, variables, strict=True) if id(v) in part])
+                for part in parts
+            ]
+        )
+
+    @tf.function(jit_compile=False)
+    def compiled(x, seed):
+        weights = tf.fill([x.shape[0]], 1 / x.shape[0])
+
+        def repeat(i, sums, sums_of_squares):
+            seeds = [layers.fold_seed(layers.fold_seed(seed, i), j) for j in range(2)]
+            noise = model.draw_noise(k, x.shape[0], seeds[0])
+            of_bound = _WithBound(model)
+            gradients = [estimators.get(name)(of_bound, x, noise, weights, seeds[1])[1] for name in names]
+            sums = tf.nest.map_structure(tf.add, sums, gradients)
+            return i + 1, sums, sums_of_squares + tf.stack([squares(g) for g in gradients])
+
+        zeros = [[tf.zeros(v.shape) for v in variables] for _ in names]
+        start = (0, zeros, tf.zeros([len(names), 2]))
+        _, sums, sums_of_squares = tf.while_loop(lambda i, *_: i < repeats, repeat, start)
+        return tf.stack([squares(g) for g in sums]), sums_of_squares
+
+    of_sums, sums_of_squares = (values.numpy().astype(np.float64) for values in compiled(x, tf.constant([seed, k])))
+    signals = (of_sums - sums_of_squares) / (repeats * (repeats - 1))
+    ratios = {}
+    for i, name in enumerate(names):
+        own = signals[i]
+        shared = signals[names.index("dreg")] if name in UNBIASED and "dreg" in names else own
+        variance = sums_of_squares[i] / repeats - own
+        ratios[name] = np.sqrt(np.maximum(shared, 0) / variance)
+    return ratios
+
+
+class _WithBound:
+    """A model as an estimator sees it, with the IWAE bound as its objective."""
+
+    objective = staticmethod(bounds.importance_weighted)
+    encoder_objective = None
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def training_log_weights(self, terms):
+        return terms.log_weights()

@@ -1,0 +1,180 @@
+"""Is L_k tight? Annealed importance sampling (AIS) beside it, a bracket from simulated data, and the weights' tails.
+
+Wu, Burda, Salakhutdinov & Grosse 2017, "On the quantitative analysis of decoder-based generative models"; Vehtari et
+al., "Pareto smoothed importance sampling" (arXiv:1507.02646). All in nats.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from iwae import annealing, bounds, evaluation, layers
+
+TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
+
+
+def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log 1/k sum_i w_i for log weights [k, n] and its standard error by the delta method: -> [n], [n]."""
+    log_weights = log_weights.astype(np.float64)
+    k = len(log_weights)
+    log_mean = special.logsumexp(log_weights, axis=0) - np.log(k)
+    spread = np.std(np.exp(log_weights - log_mean), axis=0, ddof=1) if k > 1 else np.zeros(log_weights.shape[1])
+    return log_mean, spread / np.sqrt(k)
+
+
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """Pareto k-hat of the upper tail of log weights [k, n], by ArviZ: -> [n]; infinite where no tail can be fitted."""
+    if len(log_weights) < 25:  # ArviZ fits a fifth of them, and at least five
+        return np.full(log_weights.shape[1], np.inf)
+    smooth = _smoothing()
+    return np.array([smooth(weights) for weights in log_weights.astype(np.float64).T])
+
+
+def _smoothing():
+    """Pareto smoothed importance sampling: a function of log weights [k] that gives k-hat."""
+    try:
+        from arviz_stats.base import array_stats  # a second to import, and nothing else needs it
+    except ImportError:  # Python 3.10
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its successor
+            import arviz
+
+        return lambda log_weights: float(arviz.psislw(log_weights)[1])
+
+    def smooth(log_weights):
+        try:
+            return float(array_stats.psislw(-log_weights)[1])  # it wants log likelihoods, whose inverse is the weight
+        except ValueError:  # all of the tail is one number
+            return math.inf
+
+    return smooth
+
+
+def importance_weights(model, images: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """log weights [k, n] of k draws from q for each image [n, D]."""
+
+    @tf.function(jit_compile=True)
+    def compiled(x, seed):
+        return model.log_weights(x, k, seed)[:, 0]
+
+    numbers = range(len(images))
+    columns = [compiled(tf.constant(images[i : i + 1], tf.float32), tf.constant([seed, i])).numpy() for i in numbers]
+    return np.stack(columns, axis=1)
+
+
+def per_image(
+    model, images: np.ndarray, k: int, steps: int, chains: int, seed: int, label: str | None = None
+) -> dict[str, np.ndarray]:
+    """L_k and AIS side by side for each image [n, D].
+
+    Args:
+        model: an `IWAE`.
+        images: [n, D].
+        k: importance samples of L_k.
+        steps, chains: of AIS (`annealing.sample`).
+        seed: of all noise.
+        label: of the progress bar; None for no bar.
+
+    Returns:
+        Arrays [n]: "l_k" and "ais", estimates of log p(x) that are lower bounds on average, with their standard errors
+        "l_k_stderr" and "ais_stderr"; of the k weights "k_hat" and "effective_sample_size".
+    """
+    log_weights = importance_weights(model, images, k, seed)
+    l_k, l_k_stderr = log_mean_weight(log_weights)
+    ais, ais_stderr = log_mean_weight(annealing.sample(model, images, chains, steps, seed, label=label).log_weights)
+    return {
+        "l_k": l_k,
+        "l_k_stderr": l_k_stderr,
+        "ais": ais,
+        "ais_stderr": ais_stderr,
+        "k_hat": pareto_k(log_weights),
+        "effective_sample_size": bounds.effective_sample_size(log_weights).numpy(),
+    }
+
+
+def simulate(model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior."""
+    noise = layers.normal([1, n, sum(model.latent_units)], tf.constant([seed, 0]))
+    (x,) = model.decode(annealing.latents(model, noise)[0]).sample(seed=(seed, 1)).numpy()
+    return x, noise[0].numpy()
+
+
+def bidirectional(
+    model, n: int, k: int, steps: int, chains: int, seed: int, label: str | None = None
+) -> dict[str, np.ndarray]:
+    """Bidirectional Monte Carlo on n examples simulated from the model: the truth lies between two averages.
+
+    Returns:
+        Arrays [n]: "lower" (AIS forwards) and "upper" (backwards from an exact draw of the posterior), whose means are
+        below and above log p(x), and "l_k" on the same examples.
+    """
+    images, draws = simulate(model, n, seed)
+    forwards = annealing.sample(model, images, chains, steps, seed, label=label and f"{label}, simulated")
+    backwards = annealing.sample(
+        model,
+        images,
+        chains,
+        steps,
+        seed + 1,
+        posterior_draws=draws,
+        step_sizes=forwards.step_sizes,
+        label=label and f"{label}, backwards",
+    )
+    return {
+        "lower": log_mean_weight(forwards.log_weights)[0],
+        "upper": -log_mean_weight(backwards.log_weights)[0],
+        "l_k": log_mean_weight(importance_weights(model, images, k, seed))[0],
+    }
+
+
+def summarize(values: dict[str, np.ndarray], bracket: dict[str, np.ndarray], settings) -> dict:
+    """What `evaluation.json` holds of `per_image` and `bidirectional`; `settings` is `config.Evaluation`.
+
+    A "stderr" of an estimate is that of the Monte Carlo noise: it says nothing of other images.
+    """
+    n, k = len(values["l_k"]), settings.k
+    how = {"steps": settings.ais_steps, "chains": settings.ais_chains}
+    error = {name: float(np.sqrt(np.sum(values[f"{name}_stderr"] ** 2)) / n) for name in ("ais", "l_k")}
+    mean = {name: float(np.mean(array)) for name, array in values.items()}
+    not_trusted = int(np.sum(~(values["k_hat"] <= TRUSTED)))
+    finite = values["k_hat"][np.isfinite(values["k_hat"])]
+    gap = bracket["upper"] - bracket["lower"]
+    result = {
+        "ais": {
+            "examples": n,
+            **how,
+            "log_likelihood": mean["ais"],
+            "stderr": error["ais"],
+            "k": k,
+            "L_k": mean["l_k"],
+            "L_k_stderr": error["l_k"],
+        },
+        "bidirectional": {
+            "examples": len(gap),
+            **how,
+            "lower": float(bracket["lower"].mean()),
+            "upper": float(bracket["upper"].mean()),
+            "gap": float(gap.mean()),
+            "gap_stderr": evaluation.standard_error(gap),
+            "k": k,
+            "L_k": float(bracket["l_k"].mean()),
+        },
+        "pareto_k": {
+            "examples": n,
+            "k": k,
+            "median": float(np.median(finite)) if len(finite) else None,
+            "largest": float(finite.max()) if len(finite) else None,
+            "share_above_0.7": not_trusted / n,
+            "effective_sample_size": mean["effective_sample_size"],
+            "smallest_effective_sample_size": float(values["effective_sample_size"].min()),
+        },
+    }
+    if not_trusted:
+        result["warning"] = (
+            f"the weights of {not_trusted} of {n} examples have a Pareto k-hat above {TRUSTED}: "
+            f"their L_{k} is not to be trusted"
+        )
+    return result
