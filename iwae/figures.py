@@ -35,7 +35,7 @@ def latent_scatter(run: "Run", means: list[np.ndarray]) -> dict[str, Figure]:
     test, seed = run.images("test"), run.experiment.seed
     draws = [layer[0].numpy() for layer in run.model.encode(test, 1, (seed, 4))]
     resampled = posterior.resample(run.model, test, RESAMPLED_FROM, seed)
-    kinds = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
+    kinds: dict[str, plots.ScatterKind] = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
     figures = {}
     for i, points in enumerate(zip(means, draws, resampled, strict=True), start=1):
         projected, axis_labels = plots.project(np.concatenate(points))

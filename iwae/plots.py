@@ -512,7 +512,7 @@ def one_dimensional(
         axes.plot(at, mean, color=colour, label="mean")
         axes.fill_between(at, mean - scale, mean + scale, color=colour, alpha=0.25, linewidth=0, label="mean ± scale")
         free = "upper left" if mean[0] < mean[-1] else "upper right"
-        axes.legend(loc=free, frameon=True, framealpha=0.85, edgecolor="none")
+        _legend(axes, loc=free, frameon=True, framealpha=0.85, edgecolor="none")
     left.set(title=r"decoder $p_\theta(x|z)$", xlabel="$z$", ylabel="$x$")
     right.set(title="encoder $q(z|x)$", xlabel="$x$", ylabel="$z$")
     posteriors.plot(z, truth, color="black", label=r"true, $p_\theta(z|x)$")

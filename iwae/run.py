@@ -277,7 +277,7 @@ def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Pa
             )
     except training.StopRequested:
         print(f"stopped; a checkpoint is in {folder / 'checkpoints'}: the same command continues", file=sys.stderr)
-        raise Interrupted(signals.received) from None
+        raise Interrupted(signals.received or signal.SIGTERM) from None
     except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
         raise RunError(f"{error} (run {folder})") from None
 
@@ -285,7 +285,8 @@ def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Pa
 def _evaluate(run: Run) -> Run:
     from iwae import evaluation
 
-    settings, results = run.experiment.evaluation, {}
+    settings = run.experiment.evaluation
+    results: dict[str, Any] = {}
     for split in settings.splits:
         images = run.images(split)
         label = f"evaluate {split}"
@@ -392,7 +393,8 @@ def _snr(run: Run) -> Run:
         run.experiment.seed,
         label="signal to noise",
     )
-    _save_figures(run, {"gradient_snr": plots.gradient_snr(settings.snr_k, ratios, run.title)})
+    pairs = {name: (encoder, decoder) for name, (encoder, decoder) in ratios.items()}
+    _save_figures(run, {"gradient_snr": plots.gradient_snr(settings.snr_k, pairs, run.title)})
     values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
     entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
     return _with_entries(run, {"gradient_snr": entry})

@@ -6,6 +6,7 @@ al., "Pareto smoothed importance sampling" (arXiv:1507.02646). All in nats.
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -142,7 +143,7 @@ def summarize(values: dict[str, np.ndarray], bracket: dict[str, np.ndarray], set
     not_trusted = int(np.sum(~(values["k_hat"] <= TRUSTED)))
     finite = values["k_hat"][np.isfinite(values["k_hat"])]
     gap = bracket["upper"] - bracket["lower"]
-    result = {
+    result: dict[str, Any] = {
         "ais": {
             "examples": n,
             **how,
