@@ -1,0 +1,303 @@
+"""Gradient estimators and objectives: what they are on average, and to what others they come down."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from iwae import bounds, config, estimators, layers
+from iwae.model import IWAE
+
+K, B, D = 3, 4, 7
+LATENT = {1: ((2,), ((6, 5),)), 2: ((4, 2), ((6,), (5, 3)))}
+X = reference.binary(B, D)
+OF_EXAMPLES = np.float32([0.1, 0.2, 0.3, 0.4])
+
+
+def make(depth=1, **options):
+    latent, hidden = LATENT[depth]
+    model = IWAE(D, latent, hidden, **{"k": K, **options})
+    reference.scramble(model, scale=0.6)  # weights of samples that differ by nats
+    return model
+
+
+def gradients(model, estimator=None, noise=None, seed=(0, 0)):
+    """Bound and gradients by path for one draw of the noise."""
+    function = estimators.get(estimator) if estimator else model.estimator
+    noise = reference.noise(model.samples_per_example, B, model.latent_units) if noise is None else noise
+    bound, values = function(model, tf.constant(X), noise, tf.constant(OF_EXAMPLES), tf.constant(seed))
+    return bound, dict(zip((v.path for v in model.trainable_variables), values, strict=True))
+
+
+def same(one, other, atol=1e-5):
+    assert one.keys() == other.keys()
+    for path, value in one.items():
+        np.testing.assert_allclose(value, other[path], atol=atol, err_msg=path)
+
+
+def of_encoder(values):
+    return {path: value for path, value in values.items() if path.startswith("q_")}
+
+
+def of_decoder(values):
+    return {path: value for path, value in values.items() if path.startswith("p_")}
+
+
+# ---- expectations ----
+
+REPEATS = 8000
+
+
+def averages(model, estimator, seed):
+    """By path: the mean of the gradient over `REPEATS` draws of all noise, and its standard error."""
+    function, variables = estimators.get(estimator), model.trainable_variables
+    k = model.samples_per_example
+
+    @tf.function(jit_compile=True)
+    def compiled():
+        def repeat(i, sums, squares):
+            of_repeat = layers.fold_seed(tf.constant([seed, 0]), i)
+            noise = model.draw_noise(k, B, layers.fold_seed(of_repeat, 0))
+            weights = tf.constant(OF_EXAMPLES)
+            _, values = function(model, tf.constant(X), noise, weights, layers.fold_seed(of_repeat, 1))
+            sums = [total + value for total, value in zip(sums, values, strict=True)]
+            return i + 1, sums, [total + value**2 for total, value in zip(squares, values, strict=True)]
+
+        zeros = [tf.zeros(v.shape) for v in variables]
+        return tf.while_loop(lambda i, *_: i < REPEATS, repeat, (0, zeros, zeros))[1:]
+
+    result = {}
+    for variable, total, square in zip(variables, *compiled(), strict=True):
+        mean = total.numpy() / REPEATS
+        result[variable.path] = mean, np.sqrt((square.numpy() / REPEATS - mean**2) / (REPEATS - 1))
+    return result
+
+
+def deviations(one, other):
+    """By path: the largest difference of two averages over an element of the tensor, in its standard errors."""
+    result = {}
+    for path, (mean, error) in one.items():
+        other_mean, other_error = other[path]
+        # what float32 loses in a sum of so many counts as an error too
+        spread = np.sqrt(error**2 + other_error**2 + (1e-4 * np.abs(mean)) ** 2 + 1e-12)
+        result[path] = np.max(np.abs(mean - other_mean) / spread)
+    return result
+
+
+# The largest of some 150 standard normal numbers is above 5 once in 10,000 times.
+SURELY = 5
+
+
+@pytest.fixture(scope="module")
+def eq_14():
+    """The averages of eq. 14 for one and two stochastic layers."""
+    return {depth: averages(make(depth), "reparameterized", seed=depth) for depth in LATENT}
+
+
+@pytest.mark.parametrize(("estimator", "depth"), [("sampled", 1), ("sampled", 2), ("dreg", 1)])
+def test_unbiased_estimators_have_the_expectation_of_eq_14(eq_14, estimator, depth):
+    found = deviations(averages(make(depth), estimator, seed=8), eq_14[depth])
+    assert max(found.values()) < SURELY, found
+
+
+def test_sticking_the_landing_is_biased_for_the_encoder_alone(eq_14):
+    """Tucker et al. 2018, section 3: for k > 1 the expectation of the term that it leaves out is not zero."""
+    found = deviations(averages(make(), "sticking_the_landing", seed=8), eq_14[1])
+    assert max(of_decoder(found).values()) < SURELY
+    assert max(of_encoder(found).values()) > 3 * SURELY
+
+
+@pytest.mark.parametrize("depth", LATENT)
+def test_sticking_the_landing_is_unbiased_for_the_vae(depth):
+    model = make(depth, objective="vae")
+    one, other = (averages(model, name, seed) for seed, name in enumerate(("reparameterized", "sticking_the_landing")))
+    assert max(deviations(one, other).values()) < SURELY
+
+
+def test_the_analytic_divergence_leaves_the_expectation_of_the_gradient_as_it_is():
+    one, other = (
+        averages(make(objective=name), "reparameterized", i) for i, name in enumerate(("vae", "vae_analytic_kl"))
+    )
+    assert max(deviations(one, other).values()) < SURELY
+
+
+# ---- what is exact for each draw of the noise ----
+
+
+@pytest.mark.parametrize("depth", LATENT)
+def test_the_sampled_gradient_given_its_samples_has_the_expectation_of_eq_14(depth, monkeypatch):
+    """The exact expectation: the sum over every choice of one sample an example, times its probability."""
+    model = make(depth)
+    noise = reference.noise(K, B, model.latent_units)
+    log_weights = reference.log_weights(reference.weights_of(model), X, noise)
+    normalized = np.exp(log_weights - log_weights.max(axis=0))
+    normalized /= normalized.sum(axis=0)
+    bound, expected = gradients(model, "reparameterized", noise)
+    total = dict.fromkeys(expected, 0.0)
+    for choice in itertools.product(range(K), repeat=B):
+        monkeypatch.setattr(estimators, "draw_index", lambda *_, choice=choice: tf.constant(choice))
+        value, chosen = gradients(model, "sampled", noise)
+        probability = np.prod(normalized[choice, range(B)])
+        total = {path: total[path] + probability * gradient.numpy() for path, gradient in chosen.items()}
+        np.testing.assert_allclose(value, bound, rtol=1e-6)  # all k samples are in the bound it reports
+    same(total, expected)
+
+
+def test_an_index_is_drawn_with_its_normalized_weight():
+    n = 100_000
+    log_weights = np.float32([-1000, -1001, -1003, -np.inf, -1000.5])
+    repeated = tf.constant(np.repeat(log_weights[:, None], n, axis=1))
+    counts = np.bincount(estimators.draw_index(repeated, tf.constant([3, 4])), minlength=5)
+    p = np.exp(log_weights + 1000) / np.exp(log_weights + 1000).sum()
+    assert counts.sum() == n and counts[3] == 0
+    assert np.all(np.abs(counts - n * p) <= 4.5 * np.sqrt(n * p * (1 - p)))
+
+
+def test_an_only_sample_is_always_drawn():
+    np.testing.assert_array_equal(estimators.draw_index(tf.constant([[0.0, -1e30, 50.0]]), tf.constant([1, 2])), 0)
+
+
+@pytest.mark.parametrize("estimator", ["sticking_the_landing", "dreg"])
+def test_the_decoder_s_gradient_is_the_same_without_the_score_of_q(estimator):
+    model = make()
+    (bound, expected), (other, found) = gradients(model, "reparameterized"), gradients(model, estimator)
+    np.testing.assert_allclose(other, bound, rtol=1e-6)
+    same(of_decoder(found), of_decoder(expected))
+    encoder = of_encoder(found)
+    assert all(np.abs(encoder[path] - expected[path]).max() > 1e-3 for path in encoder)
+
+
+def test_dreg_is_its_formula():
+    """sum_i w~_i^2 (d log w_i / d z_i) (d z_i / d phi), from derivatives of each log weight taken one by one."""
+    model = make()
+    noise = reference.noise(K, B, model.latent_units)
+    with tf.GradientTape(persistent=True) as tape:
+        terms = model.log_weight_terms(tf.constant(X), noise, stop_posterior=True)
+        log_weights, (z,) = terms.log_weights(), terms.samples
+        total = tf.reduce_sum(log_weights)
+    of_z = tape.gradient(total, z).numpy()  # each log weight depends on its own z alone
+    squared = bounds.normalized_weights(log_weights).numpy() ** 2 * OF_EXAMPLES
+    jacobians = tape.jacobian(z, model.encoder_variables)
+    _, found = gradients(model, "dreg", noise)
+    for variable, jacobian in zip(model.encoder_variables, jacobians, strict=True):
+        expected = np.einsum("kb,kbd,kbd...->...", squared, of_z, jacobian)
+        np.testing.assert_allclose(found[variable.path], expected, atol=1e-5, err_msg=variable.path)
+
+
+def test_with_one_sample_dreg_is_sticking_the_landing():
+    model = make(k=1)
+    same(gradients(model, "dreg")[1], gradients(model, "sticking_the_landing")[1])
+
+
+def test_the_exact_posterior_leaves_nothing_to_the_encoder():
+    """Where q is the posterior, the gradients without the score term are zero for each draw of the noise."""
+    exact = reference.LinearGaussian(1)
+    for estimator in ("sticking_the_landing", "dreg"):
+        noise = reference.noise(K, len(exact.x), (3,))
+        weights = tf.fill([len(exact.x)], 1 / len(exact.x))
+        _, values = estimators.get(estimator)(exact.model, tf.constant(exact.x), noise, weights, tf.constant([0, 0]))
+        for variable, value in zip(exact.model.trainable_variables, values, strict=True):
+            if variable.path.startswith("q_"):
+                np.testing.assert_allclose(value, 0, atol=1e-4, err_msg=f"{estimator}: {variable.path}")
+
+
+# ---- objectives that come down to others ----
+
+
+def test_renyi_of_order_zero_is_the_iwae_and_of_order_one_the_vae():
+    renyi, iwae, vae = (gradients(make(**o)) for o in ({"objective": "renyi", "alpha": 0.0}, {}, {"objective": "vae"}))
+    np.testing.assert_allclose(renyi[0], iwae[0], rtol=1e-6)
+    same(renyi[1], iwae[1])
+    # In float32 1 - alpha = 1e-3 leaves four digits of the bound; the distance from the limit is of that order too.
+    near_one, gradient = gradients(make(objective="renyi", alpha=0.999))
+    np.testing.assert_allclose(near_one, vae[0], rtol=1e-3)
+    same(gradient, vae[1], atol=2e-2)
+
+
+@pytest.mark.parametrize("objective", ["miwae", "piwae"])
+def test_with_one_group_miwae_and_piwae_are_the_iwae(objective):
+    (bound, found), (expected_bound, expected) = gradients(make(objective=objective)), gradients(make())
+    np.testing.assert_allclose(bound, expected_bound, rtol=1e-6)
+    same(found, expected)
+
+
+def test_miwae_is_the_iwae_averaged_over_groups():
+    groups = 5
+    model, single = make(objective="miwae", groups=groups), make()
+    noise = reference.noise(K * groups, B, model.latent_units)
+    bound, found = gradients(model, noise=noise)
+    # Sample i of group g is number i * groups + g; which are together does not matter to the expectation.
+    parts = [gradients(single, noise=[values[g::groups] for values in noise]) for g in range(groups)]
+    np.testing.assert_allclose(bound, np.mean([part[0] for part in parts]), rtol=1e-5)
+    same(found, {path: np.mean([part[1][path] for part in parts], axis=0) for path in found})
+
+
+def test_piwae_trains_the_encoder_as_miwae_and_the_decoder_as_an_iwae_of_all_samples():
+    groups = 5
+    noise = reference.noise(K * groups, B, LATENT[2][0])
+    piwae, miwae = (make(2, objective=name, groups=groups) for name in ("piwae", "miwae"))
+    bound, found = gradients(piwae, noise=noise)
+    expected_bound, of_all = gradients(make(2, k=K * groups), noise=noise)
+    np.testing.assert_allclose(bound, expected_bound, rtol=1e-6)
+    same(of_decoder(found), of_decoder(of_all))
+    same(of_encoder(found), of_encoder(gradients(miwae, noise=noise)[1]))
+
+
+@pytest.mark.parametrize(("mixture", "objective"), [(0.0, "iwae"), (1.0, "vae")])
+def test_ciwae_has_the_iwae_and_the_vae_at_its_ends(mixture, objective):
+    found, expected = gradients(make(objective="ciwae", mixture=mixture)), gradients(make(objective=objective))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    same(found[1], expected[1])
+
+
+def test_the_analytic_divergence_is_that_of_gaussians():
+    """KL(N(m, s^2) || N(0, 1)) by quadrature over each latent unit, with m and s from the NumPy twin of the network."""
+    model = make(objective="vae_analytic_kl")
+    terms = model.log_weight_terms(tf.constant(X), reference.noise(K, B, (2,)))
+    found = terms.log_likelihood - model.training_log_weights(terms)
+    weights = reference.weights_of(model)
+    mean = reference.network(weights, "q_z1", "mean", X)
+    log_std = reference.network(weights, "q_z1", "log_std", X)
+    u = np.linspace(-8, 8, 801)
+    z = mean[..., None] + np.exp(log_std[..., None]) * u
+    log_ratio = -(u**2) / 2 - log_std[..., None] + z**2 / 2
+    expected = np.sum(np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi) * log_ratio, axis=-1) * (u[1] - u[0])
+    np.testing.assert_allclose(found, np.broadcast_to(expected.sum(axis=-1), (K, B)), rtol=1e-4)
+
+
+def test_an_objective_of_the_user_trains(monkeypatch):
+    """One function and one registration; its parameter is taken from the model's of the same name."""
+    monkeypatch.setattr(config, "OBJECTIVES", dict(config.OBJECTIVES))
+    monkeypatch.setattr(bounds, "_FUNCTIONS", dict(bounds._FUNCTIONS))
+
+    @bounds.register("power", "mean of the log weights to a power, for this test")
+    def power(log_weights, alpha):
+        return alpha * tf.reduce_mean(log_weights, axis=0)
+
+    assert config.OBJECTIVES["power"] == "mean of the log weights to a power, for this test"
+    assert config.Model(objective="power", alpha=3).objective == "power"
+    (bound, found), (of_vae, expected) = gradients(make(objective="power", alpha=3.0)), gradients(make(objective="vae"))
+    np.testing.assert_allclose(bound, 3 * of_vae, rtol=1e-6)
+    same(found, {path: 3 * value for path, value in expected.items()}, atol=1e-4)
+    model = make(objective="power", alpha=3.0)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), jit_compile=False)
+    history = model.fit(X, batch_size=B, epochs=20, verbose=0).history["bound"]
+    assert np.mean(history[-5:]) > np.mean(history[:5]) + 1
+
+
+@pytest.mark.parametrize("name", sorted(config.BUILT_IN_OBJECTIVES))
+def test_every_objective_trains(name):
+    model = make(objective=name)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.compile(optimizer=keras.optimizers.Adam(0.01), jit_compile=False)
+    model.fit(X, batch_size=B, epochs=1, verbose=0)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        assert np.all(np.isfinite(variable)) and np.any(variable.numpy() != value), variable.path
+
+
+def test_unknown_estimator_is_refused():
+    with pytest.raises(ValueError, match=r"^model\.estimator: expected one of reparameterized, .*got 'guess'$"):
+        estimators.get("guess")
