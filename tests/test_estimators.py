@@ -11,6 +11,8 @@ import tensorflow as tf
 from iwae import bounds, config, estimators, layers
 from iwae.model import IWAE
 
+pytestmark = pytest.mark.slow  # averages over many draws, a minute or more on two cores
+
 K, B, D = 3, 4, 7
 LATENT = {1: ((2,), ((6, 5),)), 2: ((4, 2), ((6,), (5, 3)))}
 X = reference.binary(B, D)
