@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import special
 
-from iwae import layers, progress
+from iwae import layers, progress, rng
 
 SEGMENTS = 20  # of the way from prior to posterior: in each the step size is the same, and beta evenly spaced
 LEAPFROG_STEPS = 5
@@ -98,23 +98,23 @@ def sample(
             shape = [chains, len(x), sum(model.latent_units)]
             if step_sizes is None:
                 sizes = [tf.ones([1, len(x), 1])]
-                state = layers.normal([TUNING_CHAINS, *shape[1:]], seeds[0])
+                state = rng.normal([TUNING_CHAINS, *shape[1:]], seeds[0])
                 for i, beta in enumerate(betas[1:]):
-                    state, size = tune(x, state, tf.constant(beta), sizes[-1], layers.fold_seed(seeds[0], i))
+                    state, size = tune(x, state, tf.constant(beta), sizes[-1], rng.fold(seeds[0], i))
                     sizes.append(size)
                     advance()
                 sizes = sizes[1:]
             else:
                 sizes = [tf.constant(size[None, :, None]) for size in step_sizes[:, batch]]
             if posterior_draws is None:
-                state, path, order = layers.normal(shape, seeds[1]), betas, sizes
+                state, path, order = rng.normal(shape, seeds[1]), betas, sizes
             else:
                 state = tf.constant(np.broadcast_to(posterior_draws[batch], shape), tf.float32)
                 path, order = betas[::-1], sizes[::-1]
             log_weights = tf.zeros(shape[:2])
             for i, size in enumerate(order):
                 ends = tf.constant(path[i]), tf.constant(path[i + 1])
-                state, gained = walk(x, state, *ends, size, layers.fold_seed(seeds[2], i))
+                state, gained = walk(x, state, *ends, size, rng.fold(seeds[2], i))
                 log_weights += gained
                 advance()
             results.append((log_weights.numpy(), state.numpy(), tf.stack(sizes)[:, 0, :, 0].numpy()))

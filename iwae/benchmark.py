@@ -108,7 +108,7 @@ def prepare(case: Case):
     from iwae.model import IWAE
 
     generator = np.random.default_rng(1)
-    images = generator.random((EXAMPLES if case.task == "start" else 5000, PIXELS), np.float32) * 0.3
+    images = generator.random((EXAMPLES if case.task == "start" else 100 * BATCH, PIXELS), np.float32) * 0.3
     model = IWAE(
         PIXELS, k=case.k, objective=case.objective, estimator=case.estimator, data_mean=images.mean(axis=0),
         **ARCHITECTURES[case.layers],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from iwae import bounds
+from iwae import bounds, rng
 
 Estimator = Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]
 
@@ -55,7 +55,7 @@ def sampled(model, x, noise, weights, seed):
 def draw_index(log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """For each example the index of one sample, drawn with its normalised weight: [k, B] -> [B] of 0 .. k - 1."""
     cumulative = tf.cumsum(bounds.normalized_weights(log_weights), axis=0)
-    uniform = tf.random.stateless_uniform(tf.shape(cumulative)[1:], seed, alg="philox")
+    uniform = rng.uniform(tf.shape(cumulative)[1:], seed)
     # Scaled to the last sum, which rounding leaves a little off one.
     return tf.reduce_sum(tf.cast(cumulative[:-1] <= uniform * cumulative[-1], tf.int32), axis=0)
 

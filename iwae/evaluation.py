@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, layers, progress
+from iwae import bounds, progress, rng
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
 CHUNK = 250  # samples of an image drawn at once
-ROWS = 1000  # samples x images in one matrix product
+ROWS = 2000  # samples x images at once
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
 
@@ -108,10 +108,8 @@ def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
         """[chunk, batch, D_l] for each layer, from a seed for each image, layer and chunk."""
 
         def of_image(number):
-            image_seed = layers.fold_seed(layers.fold_seed(tf.stack([seed, number]), _STREAM), c)
-            return [
-                layers.normal([chunk, d], layers.fold_seed(image_seed, i)) for i, d in enumerate(model.latent_units)
-            ]
+            image_seed = rng.fold(rng.fold(tf.stack([seed, number]), _STREAM), c)
+            return [rng.normal([chunk, d], rng.fold(image_seed, i)) for i, d in enumerate(model.latent_units)]
 
         noise = tf.map_fn(of_image, numbers, fn_output_signature=[tf.float32] * depth)
         return [
@@ -177,7 +175,7 @@ def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> l
 
     @tf.function(jit_compile=True)
     def compiled(x, number):
-        noise = model.draw_noise(samples, batch, layers.fold_seed(tf.stack([seed, number]), _STREAM))
+        noise = model.draw_noise(samples, batch, rng.fold(tf.stack([seed, number]), _STREAM))
         return [tf.reduce_mean(mean, axis=0) for mean, _ in model.log_weight_terms(x, noise).posterior]
 
     results = []

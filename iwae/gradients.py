@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, estimators, layers, progress
+from iwae import bounds, estimators, progress, rng
 
 MAX_REPEATS = 1000
 UNBIASED = ("dreg", "sampled", "reparameterized")
@@ -78,7 +78,7 @@ def _ratios(model, x, k, repeats, seed, names):
         weights = tf.fill([x.shape[0]], 1 / x.shape[0])
 
         def repeat(i, sums, sums_of_squares):
-            seeds = [layers.fold_seed(layers.fold_seed(seed, i), j) for j in range(2)]
+            seeds = [rng.fold(rng.fold(seed, i), j) for j in range(2)]
             noise = model.draw_noise(k, x.shape[0], seeds[0])
             of_bound = _WithBound(model)
             gradients = [estimators.get(name)(of_bound, x, noise, weights, seeds[1])[1] for name in names]

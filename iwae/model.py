@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, estimators, layers
+from iwae import bounds, estimators, layers, rng
 
 
 class LogWeightTerms(NamedTuple):
@@ -132,9 +132,7 @@ class IWAE(keras.Model):
 
     def draw_noise(self, k: int, batch: int, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal noise for every stochastic layer: [k, batch, D_l], from the data upwards."""
-        return [
-            layers.normal([k, batch, units], layers.fold_seed(seed, i + 1)) for i, units in enumerate(self.latent_units)
-        ]
+        return [rng.normal([k, batch, units], rng.fold(seed, i + 1)) for i, units in enumerate(self.latent_units)]
 
     def log_weight_terms(
         self,
@@ -227,10 +225,10 @@ class IWAE(keras.Model):
     def sample_latents(self, n: int, seed) -> tf.Tensor:
         """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1]."""
         seed = _as_seed(seed)
-        z = layers.normal([n, self.latent_units[-1]], layers.fold_seed(seed, 0))
+        z = rng.normal([n, self.latent_units[-1]], rng.fold(seed, 0))
         for i, decoder in reversed(list(enumerate(self.decoder[1:], start=1))):
             mean, log_std = decoder(z)
-            z = mean + tf.exp(log_std) * layers.normal(mean.shape, layers.fold_seed(seed, i))
+            z = mean + tf.exp(log_std) * rng.normal(mean.shape, rng.fold(seed, i))
         return z
 
     def _decode(self, z):
@@ -239,7 +237,7 @@ class IWAE(keras.Model):
         return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
 
     def _bernoulli(self, x, z):
-        return layers.bernoulli_log_prob(x, _apply(self.decoder[0], z))
+        return self.decoder[0].log_prob(x, z)
 
     def _gaussian(self, x, z):
         return layers.gaussian_log_prob(x, *_apply(self.decoder[0], z))
@@ -311,7 +309,7 @@ class IWAE(keras.Model):
     def test_step(self, data):
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        seed = layers.fold_seed(tf.stack([self.seed, tf.cast(self.bound_tracker.count, tf.int32)]), _STREAMS["test"])
+        seed = rng.fold(tf.stack([self.seed, tf.cast(self.bound_tracker.count, tf.int32)]), _STREAMS["test"])
         noise = self.draw_noise(self.samples_per_example, tf.shape(x)[0], seed)
         bound = self.objective(self.log_weight_terms(tf.cast(x, tf.float32), noise).log_weights())
         self.bound_tracker.update_state(bound)
@@ -322,14 +320,17 @@ class IWAE(keras.Model):
         noise = self.draw_noise(self.samples_per_example, x.shape[0] or tf.shape(x)[0], self._update_seed("posterior"))
         weights = valid / tf.reduce_sum(valid)
         bound, gradients = self.estimator(self, x, noise, weights, self._update_seed("estimator"))
-        self.optimizer.apply([-g for g in gradients], self.trainable_variables)
+        # Every update waits for the last gradient (a zero is made of all): else XLA copies weights still to be read in
+        # the backward pass, and k = 1 takes 0.71 ms an update instead of 0.63 on a CPU.
+        zero = 0.0 * tf.add_n([tf.reshape(g, [-1])[0] for g in gradients])
+        self.optimizer.apply([zero - g for g in gradients], self.trainable_variables)
         return bound
 
     def _updates(self):
         return tf.cast(self.optimizer.iterations.value, tf.int32)
 
     def _update_seed(self, stream):
-        return layers.fold_seed(tf.stack([self.seed, self._updates()]), _STREAMS[stream])
+        return rng.fold(tf.stack([self.seed, self._updates()]), _STREAMS[stream])
 
 
 _STREAMS = {"binarize": 1, "posterior": 2, "test": 3, "estimator": 6}

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from iwae import estimators, layers
+from iwae import estimators, layers, rng
 
 REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior
 COARSE = 100  # points of the coarse grids along each dimension
@@ -137,8 +137,8 @@ def resample(model, images: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
 
     @tf.function(jit_compile=True)
     def compiled(x, seed):
-        terms = model.log_weight_terms(x, model.draw_noise(k, batch, layers.fold_seed(seed, 0)))
-        picked = tf.one_hot(estimators.draw_index(terms.log_weights(), layers.fold_seed(seed, 1)), k, axis=0)
+        terms = model.log_weight_terms(x, model.draw_noise(k, batch, rng.fold(seed, 0)))
+        picked = tf.one_hot(estimators.draw_index(terms.log_weights(), rng.fold(seed, 1)), k, axis=0)
         return [tf.reduce_sum(picked[..., None] * z, axis=0) for z in terms.samples]
 
     results = []

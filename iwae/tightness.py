@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from iwae import annealing, bounds, evaluation, layers
+from iwae import annealing, bounds, evaluation, rng
 
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
 
@@ -98,7 +98,7 @@ def per_image(
 
 def simulate(model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior."""
-    noise = layers.normal([1, n, sum(model.latent_units)], tf.constant([seed, 0]))
+    noise = rng.normal([1, n, sum(model.latent_units)], tf.constant([seed, 0]))
     (x,) = model.decode(annealing.latents(model, noise)[0]).sample(seed=(seed, 1)).numpy()
     return x, noise[0].numpy()
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import checkpoints, layers, log, nonfinite, progress
+from iwae import checkpoints, log, nonfinite, progress, rng
 
 # Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, half the
 # memory of floats and half the random words of 32-bit uniforms.
@@ -47,12 +47,7 @@ class ResidentImages:
         values = tf.gather(self.values, indices)
         if not self.stochastic:
             return tf.cast(values, tf.float32)
-        rows, columns = values.shape
-        words = tf.random.stateless_uniform(
-            [rows, (columns + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-        )
-        bits = tf.reshape(tf.bitcast(words, tf.uint16), [rows, -1])[:, :columns]
-        bits = tf.bitwise.right_shift(bits, tf.constant(16 - _THRESHOLD_BITS, tf.uint16))
+        bits = tf.bitwise.right_shift(rng.words(values.shape, seed), tf.constant(32 - _THRESHOLD_BITS, tf.uint32))
         return tf.cast(tf.cast(bits, tf.int32) < tf.cast(values, tf.int32), tf.float32)
 
 
@@ -366,7 +361,7 @@ class ValidationBound:
         def mean_bound(values):
             def add_batch(i, total):
                 x = tf.cast(values[i], tf.float32)
-                noise = model.draw_noise(samples, batch, layers.fold_seed(tf.stack([seed, i]), _VALIDATION_STREAM))
+                noise = model.draw_noise(samples, batch, rng.fold(tf.stack([seed, i]), _VALIDATION_STREAM))
                 bound = model.objective(model.log_weight_terms(x, noise).log_weights())
                 real = i * batch + tf.range(batch) < len(images)
                 return i + 1, total + tf.reduce_sum(tf.where(real, bound, 0.0))

@@ -8,7 +8,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from iwae import bounds, config, estimators, layers
+from iwae import bounds, config, estimators, rng
 from iwae.model import IWAE
 
 pytestmark = pytest.mark.slow  # averages over many draws, a minute or more on two cores
@@ -61,10 +61,10 @@ def averages(model, estimator, seed):
     @tf.function(jit_compile=True)
     def compiled():
         def repeat(i, sums, squares):
-            of_repeat = layers.fold_seed(tf.constant([seed, 0]), i)
-            noise = model.draw_noise(k, B, layers.fold_seed(of_repeat, 0))
+            of_repeat = rng.fold(tf.constant([seed, 0]), i)
+            noise = model.draw_noise(k, B, rng.fold(of_repeat, 0))
             weights = tf.constant(OF_EXAMPLES)
-            _, values = function(model, tf.constant(X), noise, weights, layers.fold_seed(of_repeat, 1))
+            _, values = function(model, tf.constant(X), noise, weights, rng.fold(of_repeat, 1))
             sums = [total + value for total, value in zip(sums, values, strict=True)]
             return i + 1, sums, [total + value**2 for total, value in zip(squares, values, strict=True)]
 

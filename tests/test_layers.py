@@ -9,7 +9,7 @@ import tensorflow as tf
 from reference import network, weights_of
 from scipy import special, stats
 
-from iwae import layers
+from iwae import layers, rng
 
 K, B, D = 3, 5, 7
 SUBSET = np.float32([1, 0, 1, 1, 0, 0, 1])
@@ -63,42 +63,77 @@ def test_density_from_noise_is_the_density_at_the_sample_with_its_gradient(units
     np.testing.assert_allclose(*[tape.gradient(s, log_std) for s in sums], rtol=1e-4, atol=1e-3)
 
 
+def bernoulli_log_prob(x, logits):
+    """The density for given logits: the linear layer passes them through."""
+    pixels = logits.shape[-1]
+    return layers.bernoulli_log_prob(tf.constant(x, tf.float32), tf.constant(logits), tf.eye(pixels), tf.zeros(pixels))
+
+
 @pytest.mark.parametrize("kind", ["binary", "grey"])
-def test_bernoulli_density(kind):
+@pytest.mark.parametrize("pixels", [1, 7, 12, 784])  # products of 1, 1, 4 and 16 factors
+def test_bernoulli_density(kind, pixels):
     random = np.random.default_rng(1)
-    x = random.integers(0, 2, (B, D)) if kind == "binary" else random.uniform(size=(B, D))
-    logits = 3 * random.standard_normal((K, B, D))
-    p = special.expit(logits)
+    shape = B, pixels
+    x = random.integers(0, 2, shape) if kind == "binary" else random.uniform(size=shape)
+    logits = 3 * random.standard_normal((K, *shape)).astype(np.float32)
+    p = special.expit(logits.astype(np.float64))
     expected = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=-1)
     if kind == "binary":
         np.testing.assert_allclose(expected, stats.bernoulli.logpmf(x, p).sum(axis=-1))
-    values = layers.bernoulli_log_prob(tf.constant(x, tf.float32), tf.constant(logits, tf.float32))
+    values = bernoulli_log_prob(x, logits)
     assert values.shape == (K, B)
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
-def test_bernoulli_density_for_logits_of_any_size():
+@pytest.mark.parametrize("copies", [1, 16])
+def test_bernoulli_density_for_logits_of_any_size(copies):
     logits = np.float32([-1e4, -200, -50, 0, 50, 200, 1e4])
     right, wrong = (logits > 0).astype(np.float32), (logits <= 0).astype(np.float32)
+    repeated = np.repeat(logits[None, :, None], copies, axis=-1)
     # The likely pixel has log(1 / (1 + exp(-|logit|))), the other one |logit| less.
-    likely = layers.bernoulli_log_prob(right[:, None], logits[None, :, None])[0].numpy()
-    unlikely = layers.bernoulli_log_prob(wrong[:, None], logits[None, :, None])[0].numpy()
+    likely = bernoulli_log_prob(np.repeat(right[:, None], copies, axis=-1), repeated)[0].numpy() / copies
+    unlikely = bernoulli_log_prob(np.repeat(wrong[:, None], copies, axis=-1), repeated)[0].numpy() / copies
     np.testing.assert_allclose(likely, -np.log1p(np.exp(-np.abs(logits))), atol=1e-7)
     np.testing.assert_allclose(unlikely, likely - np.abs(logits), rtol=1e-6)
 
 
-def test_gradient_of_the_bernoulli_density_is_that_of_the_cross_entropy():
+def test_gradients_of_the_bernoulli_density_are_those_of_the_cross_entropy():
     random = np.random.default_rng(2)
+
+    def normal(*shape):
+        return tf.constant(random.standard_normal(shape), tf.float32)
+
     x = tf.constant(random.integers(0, 2, (B, D)), tf.float32)
-    logits = tf.constant(4 * random.standard_normal((K, B, D)), tf.float32)
-    upstream = tf.constant(random.standard_normal((K, B)), tf.float32)
+    features, kernel, bias, upstream = normal(K, B, 5), normal(5, D), normal(D), normal(K, B)
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch([x, logits])
-        ours = tf.reduce_sum(upstream * layers.bernoulli_log_prob(x, logits))
+        tape.watch([x, features, kernel, bias])
+        ours = tf.reduce_sum(upstream * layers.bernoulli_log_prob(x, features, kernel, bias))
+        logits = features @ kernel + bias
         keras_has = -keras.ops.binary_crossentropy(tf.broadcast_to(x, logits.shape), logits, from_logits=True)
         theirs = tf.reduce_sum(upstream * tf.reduce_sum(keras_has, axis=-1))
-    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(theirs, logits), atol=1e-6)
+    for variable in (features, kernel, bias):
+        np.testing.assert_allclose(tape.gradient(ours, variable), tape.gradient(theirs, variable), atol=1e-5)
     assert tape.gradient(ours, x) is None
+
+
+def test_samples_worked_on_in_parts_give_the_same(monkeypatch):
+    random = np.random.default_rng(3)
+    layer = layers.BernoulliLayer((4,), D, np.random.SeedSequence(0))
+    layer.build((None, 3))
+    x = tf.constant(random.integers(0, 2, (B, D)), tf.float32)
+    inputs = tf.constant(random.standard_normal((6, B, 3)), tf.float32)
+
+    def density_and_gradients():
+        with tf.GradientTape() as tape:
+            values = layer.log_prob(x, inputs)
+        return [values, *tape.gradient(values, layer.trainable_variables)]
+
+    whole = density_and_gradients()
+    for rows, parts in ((2 * B, 3), (4 * B, 1), (B, 6), (1, 6)):
+        monkeypatch.setattr(layers, "PART_ROWS", rows)
+        assert layers._parts(6, B) == parts
+        for one, other in zip(whole, density_and_gradients(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 # Noise
@@ -106,7 +141,7 @@ def test_gradient_of_the_bernoulli_density_is_that_of_the_cross_entropy():
 
 def test_noise_is_standard_normal():
     n = 40_000
-    values = np.array(layers.normal([n], tf.constant([1, 2])), np.float64)
+    values = np.array(rng.normal([n], tf.constant([1, 2])), np.float64)
     # Standard errors of mean, mean square and mean fourth power: 1, sqrt(2), sqrt(96) over sqrt(n); four of them.
     assert abs(values.mean()) < 4 / math.sqrt(n)
     assert abs((values**2).mean() - 1) < 4 * math.sqrt(2 / n)
@@ -115,16 +150,39 @@ def test_noise_is_standard_normal():
 
 def test_a_seed_gives_its_numbers_and_another_one_others():
     seed = tf.constant([5, 6])
-    first = layers.normal([4, 3], seed)
-    np.testing.assert_array_equal(first, layers.normal([4, 3], seed))
-    others = [tf.constant([6, 5]), layers.fold_seed(seed, 1), layers.fold_seed(seed, 2), layers.fold_seed([6, 5], 1)]
+    first = rng.normal([4, 3], seed)
+    np.testing.assert_array_equal(first, rng.normal([4, 3], seed))
+    others = [tf.constant([6, 5]), rng.fold(seed, 1), rng.fold(seed, 2), rng.fold([6, 5], 1)]
     for other in others:
-        assert not np.any(np.equal(first, layers.normal([4, 3], other)))
+        assert not np.any(np.equal(first, rng.normal([4, 3], other)))
+
+
+def test_random_numbers_are_the_same_inside_a_compiled_function_and_outside():
+    def draw():
+        seed = rng.fold(tf.constant([7, 8]), 3)
+        return rng.normal([5, 2], seed), rng.uniform([6], seed), rng.words([6], seed)
+
+    alone, traced, compiled = draw(), tf.function(draw)(), tf.function(draw, jit_compile=True)()
+    tf.config.run_functions_eagerly(True)
+    try:
+        one_by_one = draw()
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for others in (traced, compiled, one_by_one):
+        for number, other in zip(alone, others, strict=True):
+            np.testing.assert_array_equal(number, other)
+
+
+def test_uniform_numbers_and_random_bits_are_uniform():
+    n = 40_000
+    for values in (rng.uniform([n], [1, 2]).numpy(), rng.words([n], [1, 2]).numpy() / 2.0**32):
+        assert 0 <= values.min() and values.max() < 1
+        assert stats.kstest(values, "uniform").pvalue > 1e-4
 
 
 def test_streams_of_one_seed_are_independent():
     n = 10_000
-    one, two = (np.array(layers.normal([n], layers.fold_seed(tf.constant([3, 4]), i))) for i in (1, 2))
+    one, two = (np.array(rng.normal([n], rng.fold(tf.constant([3, 4]), i))) for i in (1, 2))
     assert abs(np.corrcoef(one, two)[0, 1]) < 4 / math.sqrt(n)  # its standard error is 1 / sqrt(n)
 
 
