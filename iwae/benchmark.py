@@ -4,6 +4,7 @@
     python -m iwae.benchmark --quick            a few cases, under a minute
     python -m iwae.benchmark --cases train:1:50:iwae:sampled evaluate:1:5000
     python -m iwae.benchmark --json             one JSON object a line
+    python -m iwae.benchmark --plot FILE.png    time of an update and peak memory against k (five minutes)
 
 The floor of a case is its matrix-product work, counted from the sizes of the model's layers, over the rate of a large
 float32 matrix product that is measured in the same process, between the repeats of the case: so a machine that is busy
@@ -11,18 +12,21 @@ with something else slows both. Data are random images of MNIST's size, since sp
 """
 
 import argparse
+import contextlib
 import itertools
 import json
+import logging
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from iwae import device
+from iwae import config, device
 
 PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
 ARCHITECTURES: dict[int, dict[str, Any]] = {  # the paper's, by the number of stochastic layers
@@ -56,6 +60,7 @@ def all_cases() -> list[Case]:
     return cases + [Case("evaluate", layers, EVALUATION_K) for layers in ARCHITECTURES] + [Case("start", 1, 50)]
 
 
+SCALING_K = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 QUICK = [Case("train", 1, 1), Case("train", 1, 50), Case("train", 1, 50, "iwae", "sampled"), Case("evaluate", 1, 5000)]
 
 
@@ -199,8 +204,16 @@ def child(case: Case, started: float) -> None:
     first = time.time() - started
     for _ in range(4):
         run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kibibytes on Linux
-    print(json.dumps({"seconds_to_first_block": first, "peak_memory_gib": peak}))
+    print(json.dumps({"seconds_to_first_block": first, "peak_memory_gib": peak_memory()}))
+
+
+def peak_memory() -> float:
+    """The most memory that this process had resident at once, in GiB."""
+    with contextlib.suppress(OSError):  # Linux; there the other figure begins with what the parent process had
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -226,10 +239,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def parse_case(text: str) -> Case:
-    task, layers, k, *rest = text.split(":")
-    case = Case(task, int(layers), int(k), *rest)
-    if case.task not in ("train", "evaluate", "start") or case.layers not in ARCHITECTURES or case.k < 1:
-        raise ValueError
+    try:
+        task, layers, k, *rest = text.split(":")
+        case = Case(task, int(layers), int(k), *rest)
+        if case.task not in ("train", "evaluate", "start") or case.layers not in ARCHITECTURES:
+            raise ValueError("of tasks there are train, evaluate and start, of layers 1 and 2")
+        config.Experiment(
+            "benchmark",
+            model=config.Model(
+                k=case.k, objective=case.objective, estimator=case.estimator, **ARCHITECTURES[case.layers]
+            ),
+        )
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]: {error}") from None
     return case
 
 
@@ -239,9 +261,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few cases, under a minute")
     parser.add_argument("--repeats", type=int, default=9, help="timed repeats of every case (default 9)")
     parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw time and peak memory against k, k = 1 ... 500")
     options = parser.parse_args(arguments)
     device.start_tensorflow()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many models are compiled here, of which it warns
     cases = options.cases or (QUICK if options.quick else all_cases())
+    if options.plot and not options.cases:
+        estimators = ("reparameterized", "sampled")
+        cases = [Case("train", 1, k, "iwae", name) for name, k in itertools.product(estimators, SCALING_K)]
+        cases += [Case("start", 1, k) for k in SCALING_K]
     rows = []
     for row in measure(cases, 3 if options.quick else options.repeats):
         rows.append(row)
@@ -249,6 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(row), flush=True)
     if not options.json:
         print(table(rows))
+    if options.plot:
+        from iwae import plots
+
+        title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.name()}"
+        plots.save(plots.time_against_k(rows, title), Path(options.plot))
     return 0
 
 

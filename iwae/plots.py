@@ -367,7 +367,7 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
         _mosaic(decoded, grid.reshape(side, side, height, across), lines=0.5)
         if i == 0:
             picture.set_title("input")
-            decoded.set_title("draws, decoded")
+            decoded.set_title("draws,\ndecoded")  # wider than its panel it would leave the figure
     entries = [
         Line2D([], [], color=LINES[1], linewidth=1, label="holds 95 % of the true posterior"),
         Line2D([], [], color="black", marker="o", linestyle="", markersize=3, label="resampled draws"),
@@ -635,30 +635,41 @@ def tightness(
 
 @_styled
 def time_against_k(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Time of an update against k, measured and the machine's own limit, for every gradient estimator.
+    """Time of an update against k, measured and the machine's own limit, for every gradient estimator; peak memory.
 
-    `rows` are those of `iwae.benchmark`: "k", "ms_per_update", "flop_floor_ms" (milliseconds), "estimator"; others are
-    not read.
+    `rows` are those of `iwae.benchmark`: of training, with "k", "ms_per_update", "flop_floor_ms" (milliseconds) and
+    "estimator"; and of processes, with "k" and "peak_memory_gib": where there are any, they get a panel of their own.
     """
+    memory = sorted([row["k"], row["peak_memory_gib"]] for row in rows if "peak_memory_gib" in row)
+    times = [row for row in rows if "peak_memory_gib" not in row]
     needed = ("k", "ms_per_update", "flop_floor_ms", "estimator")
-    for row in rows:
+    for row in times:
         if missing := [name for name in needed if name not in row]:
             raise ValueError(f"rows: expected {', '.join(needed)} in each, got one without {missing[0]}")
-    if not rows:
+    if not times:
         raise ValueError("rows: expected at least one, got none")
-    figure, (axes,) = _figure("Time of an update", title, 7, 4.6)
-    for i, name in enumerate(dict.fromkeys(row["estimator"] for row in rows)):
-        values = sorted([row[column] for column in needed[:3]] for row in rows if row["estimator"] == name)
+    panels = 1 + bool(memory)
+    figure, (axes, *more) = _figure(
+        "Time of an update" + (" and peak memory" if memory else ""), title, 1 + 6 * panels, 4.6, columns=panels
+    )
+    for i, name in enumerate(dict.fromkeys(row["estimator"] for row in times)):
+        values = sorted([row[column] for column in needed[:3]] for row in times if row["estimator"] == name)
         k, milliseconds, floor = _array(f"times of {name!r}", values, "n 3").T
         colour = LINES[i % len(LINES)]
         axes.plot(k, milliseconds, color=colour, marker="osD^v<>"[i % 7], markersize=4, label=name)
         axes.plot(k, floor, color=colour, linestyle=":", linewidth=1.2, label=f"{name}: matrix products alone")
-    axes.set(xscale="log", yscale="log", xlabel="importance samples $k$", ylabel="time of an update (ms)")
-    counts = sorted({row["k"] for row in rows})
-    axes.set_xticks(counts, [str(k) for k in counts])
-    axes.xaxis.minorticks_off()
-    axes.grid()
+    axes.set(yscale="log", ylabel="time of an update (ms)")
     _legend(axes)
+    for below in more:
+        k, gib = _array("memory", memory, "n 2").T
+        below.plot(k, gib, color=LINES[0], marker="o", markersize=4)
+        below.set(ylabel="peak memory of the process (GiB)", ylim=(0, 1.15 * gib.max()))
+    counts = sorted({row["k"] for row in rows})
+    for each in (axes, *more):
+        each.set(xscale="log", xlabel="importance samples $k$")
+        each.set_xticks(counts, [str(k) for k in counts])
+        each.xaxis.minorticks_off()
+        each.grid()
     return figure
 
 

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 # What may differ between the parameters of a finished run and those of a new command on the same folder.
 NOT_COMPARED = ("tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
+# Parameters that matter to some tasks only: where these are not asked for, they may differ as well.
+TASK_PARAMETERS = {
+    ("evaluation.posterior_inputs",): ("plot", "posterior"),
+    ("evaluation.tightness_examples", "evaluation.ais_"): ("tightness",),
+    ("evaluation.snr_",): ("snr",),
+}
 
 # The entries that tasks add to that of the test examples in evaluation.json.
 TASK_ENTRIES = {
@@ -127,7 +133,10 @@ def is_finished(experiment: Experiment) -> bool:
     if experiment.overwrite or "train" not in tasks or not _is_whole(folder / "model.weights.h5"):
         return False
     _check_same_parameters(folder, experiment)
-    return not _tasks_left(experiment, _read_json(folder / "evaluation.json"))
+    try:
+        return not _tasks_left(experiment, _read_json(folder / "evaluation.json"))
+    except RunError:  # damaged: `run` tells, and makes it anew
+        return False
 
 
 def _tasks_left(experiment: Experiment, evaluation: dict[str, Any]) -> set[str]:
@@ -522,6 +531,9 @@ def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
     if not (folder / "experiment.json").exists():
         return []
     not_compared = NOT_COMPARED if "train" in experiment.tasks else (*NOT_COMPARED, "evaluation.")
+    for names, tasks in TASK_PARAMETERS.items():
+        if not set(tasks) & set(experiment.tasks):
+            not_compared += names
     found = {
         name: f"{name} was {before!r}, is {now!r}"
         for name, before, now in config.differences(_read_experiment(folder), experiment)

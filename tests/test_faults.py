@@ -13,6 +13,7 @@ import pytest
 
 import iwae
 from iwae import checkpoints, config, log
+from iwae.run import is_finished
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
@@ -90,6 +91,7 @@ def test_a_damaged_evaluation_is_named_and_made_anew(done, folder, content):
     (folder / "evaluation.json").write_bytes(content)
     with pytest.raises(iwae.RunError, match=r"evaluation\.json: expected (JSON|named values), got"):
         iwae.load_run(folder)
+    assert not is_finished(experiment(folder.parent))
     with pytest.warns(UserWarning, match=r"evaluation\.json: expected (JSON|named values), got.*; it is made anew"):
         iwae.run(experiment(folder.parent))
     assert (folder / "evaluation.json").read_bytes() == (done / "evaluation.json").read_bytes()

@@ -171,6 +171,21 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
         2 * [("", "test image 3"), ("$z_1$", "$z_2$"), ("KL = 1.23 nats", ""), ("KL = 0.50 nats", ""), ("", "")],
         ["95 % of the true posterior", "resampled draws", "KL(density ‖ true posterior)"],
     ),
+    "posteriors of a run": (
+        lambda: plots.posterior_input(
+            [
+                posterior_row(
+                    image=np.ones((6, 6)),
+                    reconstructions=np.ones((5, 6, 6)),
+                    densities={name: np.exp(-(posterior_row().z2[:, None] ** 2 + np.zeros(9))) for name in "pqrs"},
+                )
+            ],
+            TITLE,
+        ),
+        "The posterior of an input",
+        [None, ("$z_1$", "$z_2$"), *[None] * 4],
+        ["95 %", "draws", "KL"],
+    ),
     "uniform posterior": (
         lambda: plots.posterior_input([posterior_row(draws=1, densities={"p": np.ones((11, 9))})], TITLE),
         "The posterior of an input",
@@ -525,6 +540,12 @@ def test_times_are_in_the_order_of_k() -> None:
     np.testing.assert_array_equal(measured.get_xdata(), [1, 5, 50])
     np.testing.assert_array_equal(measured.get_ydata(), [2, 6, 51])
     np.testing.assert_array_equal(floor.get_ydata(), [1.5, 5.5, 50.5])
+
+
+def test_peak_memory_has_a_panel_of_its_own() -> None:
+    rows = [*TIMES, *({"case": "start", "k": k, "peak_memory_gib": 0.5 + k} for k in (5, 1))]
+    _, memory = plots.time_against_k(rows, TITLE).axes
+    np.testing.assert_array_equal(memory.get_lines()[0].get_xydata(), [[1, 1.5], [5, 5.5]])
 
 
 def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path, monkeypatch) -> None:

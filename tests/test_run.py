@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import iwae
 from iwae import config, log, training
-from iwae.run import build_model
+from iwae.run import build_model, is_finished
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
@@ -139,6 +140,17 @@ def test_a_changed_parameter_is_refused_by_name_with_both_values(done):
     with pytest.raises(iwae.ConfigError, match=r"model\.k was 2, is 3; .*training\.learning_rate was 0\.001, is 0\.01"):
         iwae.run(config.replace(result.experiment, {"model.k": 3, "training.learning_rate": 0.01}))
     assert changed(before, state(folder)) <= {".lock"}
+
+
+def test_a_parameter_of_a_task_that_is_not_asked_for_may_differ(done):
+    result, folder = done
+    asked = set(result.experiment.tasks)
+    others = {"evaluation.snr_samples": 7, "evaluation.ais_chains": 3, "evaluation.tightness_examples": 2}
+    assert not asked & {"snr", "tightness"}
+    assert is_finished(config.replace(result.experiment, others))
+    for task, name in (("snr", "evaluation.snr_samples"), ("tightness", "evaluation.ais_chains")):
+        with pytest.raises(iwae.ConfigError, match=re.escape(name)):
+            is_finished(config.replace(result.experiment, {name: others[name], "tasks": (*asked, task)}))
 
 
 def test_overwrite_starts_afresh(done, tmp_path):

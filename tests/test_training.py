@@ -285,6 +285,28 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path):
     assert math.isfinite(row["train_bound"]) and math.isnan(row["valid_bound"])  # there are no validation examples
 
 
+@pytest.mark.parametrize(
+    "damage, changes, message",
+    [
+        ("a NaN", {}, "; the training data hold values that are not finite"),
+        ("an infinite value", {}, "; the training data hold values that are not finite"),
+        ("a scale of 1e30", {}, r"; the training data reach \d\.\d+e\+30: scale them to about 1"),
+        ("nothing", {"learning_rate": 1e30}, r"; try a training\.learning_rate smaller than 1e\+30"),
+    ],
+)
+def test_injected_faults_are_told_with_update_tensors_and_advice(tmp_path, damage, changes, message):
+    """Real numbers, of which one image is damaged; it is met in the first epoch, so within the first blocks."""
+    data = np.random.default_rng(0).standard_normal((40, D)).astype(np.float32)
+    model = IWAE(D, (2,), ((6, 4),), k=3, likelihood="gaussian", data_std=np.ones(D), seed=11)
+    data[17, 1] = {"a NaN": math.nan, "an infinite value": math.inf}.get(damage, data[17, 1])
+    data *= 1e30 if "scale" in damage else 1
+    with pytest.raises(training.NonFiniteBound, match=r"at update \d+ \(epoch 1\); not finite first.*" + message):
+        training.train(
+            model, data, data[:0], settings(**changes), stochastic=False, batch=4, seed=11, folder=tmp_path
+        )  # fmt: skip
+    assert not log.read(tmp_path / "log.csv")
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     model = IWAE(D, (2,), ((4,),), k=3)
     model.compile(optimizer=keras.optimizers.Adam())
