@@ -206,6 +206,16 @@ def _check(path: Path, test: Any) -> None:
         needed = name in ("nll", "nll_stderr", "examples", "k")
         if (needed or name in test) and not _is_number(test.get(name)):
             raise ReportError(f"{path}: {name}: expected a number, got {config.shown(test.get(name))}")
+    for entry in ("ais", "bidirectional", "pareto_k") if "ais" in test else ():
+        values = test.get(entry)
+        wanted = {
+            "ais": ("examples", "k", "L_k", "L_k_stderr", "log_likelihood", "stderr"),
+            "bidirectional": ("lower", "upper", "L_k"),
+            "pareto_k": ("share_above_0.7", "effective_sample_size", "smallest_effective_sample_size"),
+        }[entry]
+        for name in wanted:
+            if not isinstance(values, dict) or not _is_number(values.get(name)):
+                raise ReportError(f"{path}: {entry}.{name}: expected a number, got {config.shown(values)}")
     active = test.get("active_units")
     if not isinstance(active, list) or not all(map(_is_number, active)):
         raise ReportError(f"{path}: active_units: expected a list of numbers, got {config.shown(active)}")
@@ -391,6 +401,7 @@ def tables(records: Sequence[Record], base: Path, level: int = 2) -> str:
         parts += [f"{'#' * level} {_cell(title)}", _table(sorted(members, key=_order), base, marks)]
     if not parts:
         return "No run has been evaluated yet."
+    parts += tightness(records, base, level)
     legend = [
         "NLL is minus the mean of L_k over test examples, in nats, ± its standard error over them; *inactive removed* "
         "is the same with the inactive units taken out of the model. Active units and latent units are counted from "
@@ -401,6 +412,41 @@ def tables(records: Sequence[Record], base: Path, level: int = 2) -> str:
     if marks:
         legend.append(f"Departures from the paper's protocol: {marks.legend()}.")
     return "\n\n".join(parts + legend)
+
+
+def tightness(records: Sequence[Record], base: Path, level: int = 2) -> list[str]:
+    """Markdown: heading, table and legend of the runs whose task "tightness" was done; nothing if there are none."""
+    rows = []
+    for record in records:
+        if "ais" not in record.test:
+            continue
+        ais, bracket, tail = (record.test[name] for name in ("ais", "bidirectional", "pareto_k"))
+        rows.append(
+            [
+                _link(record, base),
+                f"{ais['examples']}",
+                f"{ais['k']}",
+                f"{ais['L_k']:.3f} ± {ais['L_k_stderr']:.3f}",
+                f"{ais['log_likelihood']:.3f} ± {ais['stderr']:.3f}",
+                f"{bracket['lower']:.3f} to {bracket['upper']:.3f}",
+                f"{bracket['L_k']:.3f}",
+                f"{tail['share_above_0.7']:.0%}",
+                f"{tail['effective_sample_size']:.0f} ({tail['smallest_effective_sample_size']:.1f})",
+            ]
+        )
+    if not rows:
+        return []
+    headers = [
+        "run", "images", "k", "L_k", "AIS", "simulated: truth within", "simulated: L_k", "k-hat above 0.7",
+        "effective samples (least)",
+    ]  # fmt: skip
+    legend = (
+        "Means of estimates of log p(x) over the same test images, in nats, ± the standard error of the sampling: L_k "
+        "and annealed importance sampling (AIS), both too low on average, so the higher is nearer to the truth. On as "
+        "many images simulated from the model bidirectional Monte Carlo encloses the truth. The weights of an image "
+        "with a Pareto k-hat above 0.7 are not to be trusted."
+    )
+    return [f"{'#' * level} Is L_k tight?", _markdown(headers, rows), legend]
 
 
 def _order(record: Record) -> tuple:

@@ -241,6 +241,30 @@ def test_synthetic_data_have_the_true_density_beside_the_bound(tmp_path: Path) -
     assert (row["NLL"], row["true density"], row["above it"]) == ("1.364 ± 0.006", "1.360", "+0.004")
 
 
+TIGHTNESS = {
+    "ais": {"examples": 100, "k": 5000, "L_k": -88.12, "L_k_stderr": 0.021, "log_likelihood": -88.07, "stderr": 0.034},
+    "bidirectional": {"lower": -80.31, "upper": -80.22, "L_k": -80.4},
+    "pareto_k": {"share_above_0.7": 0.07, "effective_sample_size": 312.4, "smallest_effective_sample_size": 2.35},
+}
+
+
+def test_what_says_whether_the_bound_is_tight_has_a_table(tmp_path: Path) -> None:
+    records = [read(tmp_path / "asked", test=TIGHTNESS), read(tmp_path / "not_asked")]
+    (row,) = rows_of(report.tables(records, tmp_path), "Is L_k tight?")
+    assert row == {
+        "run": "[asked](asked)",
+        "images": "100",
+        "k": "5000",
+        "L_k": "-88.120 ± 0.021",
+        "AIS": "-88.070 ± 0.034",
+        "simulated: truth within": "-80.310 to -80.220",
+        "simulated: L_k": "-80.400",
+        "k-hat above 0.7": "7%",
+        "effective samples (least)": "312 (2.4)",
+    }
+    assert "Is L_k tight?" not in report.tables(records[1:], tmp_path)
+
+
 def continued(folder: Path, start: str, objective: str, k: int, **options: Any) -> Path:
     changes = {"training.start_from": start, "model.objective": objective, "model.k": k}
     return make(folder, "mnist_vae_k1_1layer_then_iwae_k50", changes, **options)
@@ -366,6 +390,7 @@ DAMAGE = {
     ),
     "nll is text": ("evaluation.json", json.dumps({"test": TEST | {"nll": "86"}}), "nll: expected a number, got '86'"),
     "no list": ("evaluation.json", json.dumps({"test": TEST | {"active_units": 3}}), "active_units: expected a list"),
+    "half a tightness": ("evaluation.json", json.dumps({"test": TEST | {"ais": {"k": 3}}}), "ais.examples: expected a"),
     "header only": ("log.csv", ",".join(log.COLUMNS) + "\n", "expected a row for each epoch, found none"),
     "other columns": ("log.csv", "a,b\n1,2\n", "expected the columns epoch,updates,"),
     "binary log": ("log.csv", b"\xff\xfe\x00\x81", "expected a table that can be read"),
