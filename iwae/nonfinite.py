@@ -30,7 +30,7 @@ def first(model, block: np.ndarray, before: Sequence[tf.Tensor]) -> tuple[int, l
         return updates, bad
     groups: list[list[str]] = []
 
-    @tf.function(jit_compile=True)  # XLA draws other noise than the operations one by one do
+    @tf.function(jit_compile=True)  # as the update itself is
     def finite(indices):
         stages = list(_stages(model, indices))
         groups[:] = [[name for name, _ in stage] for stage in stages]

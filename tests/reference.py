@@ -93,6 +93,25 @@ def set_linear(model, name, kernel, bias, variance):
     layer.log_std.bias.assign(0.5 * np.log(variance))
 
 
+def gaussian_posterior(model, x):
+    """Mean [n, E] and covariance [E, E] of p(z_1, ..., z_L | x), and log p(x) [n], of a model without hidden layers.
+
+    The joint Gaussian is built from the top, each layer in front of those above it, and conditioned on x [n, D].
+    """
+    weights, depth = weights_of(model), len(model.latent_units)
+    mean, covariance = np.zeros(model.latent_units[-1]), np.eye(model.latent_units[-1])
+    for name in [*(f"p_z{i}" for i in range(depth - 1, 0, -1)), "p_x"]:
+        kernel = weights[f"{name}/mean/kernel"]
+        kernel = np.pad(kernel, ((0, len(mean) - len(kernel)), (0, 0)))
+        cross, noise = covariance @ kernel, np.diag(np.exp(2 * weights[f"{name}/log_std/bias"]))
+        covariance = np.block([[kernel.T @ cross + noise, cross.T], [cross, covariance]])
+        mean = np.concatenate([kernel.T @ mean + weights[f"{name}/mean/bias"], mean])
+    of_x, of_z = slice(model.input_dim), slice(model.input_dim, None)
+    gain = np.linalg.solve(covariance[of_x, of_x], covariance[of_x, of_z])
+    log_p = stats.multivariate_normal(mean[of_x], covariance[of_x, of_x]).logpdf(x)
+    return mean[of_z] + (x - mean[of_x]) @ gain, covariance[of_z, of_z] - covariance[of_z, of_x] @ gain, log_p
+
+
 class LinearGaussian:
     """A model with one or two stochastic layers of 3 (and 2) units, with the exact posterior as q, and log p(x).
 
