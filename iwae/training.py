@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from iwae import checkpoints, log, nonfinite, progress, rng
 
-# Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, half the
-# memory of floats and half the random words of 32-bit uniforms.
+# Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, in half the
+# memory of floats.
 _THRESHOLD_BITS = 15
 
 
