@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import logging
 import resource
 import subprocess
 import sys
@@ -264,7 +263,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", metavar="FILE.png", help="draw time and peak memory against k, k = 1 ... 500")
     options = parser.parse_args(arguments)
     device.start_tensorflow()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many models are compiled here, of which it warns
     cases = options.cases or (QUICK if options.quick else all_cases())
     if options.plot and not options.cases:
         estimators = ("reparameterized", "sampled")

@@ -1,6 +1,7 @@
 """TensorFlow's start: quiet where it has nothing to say, and ready for a GPU where there is one."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -28,6 +29,8 @@ def start_tensorflow() -> None:
     with _without_noise():
         import tensorflow as tf
 
+        # It warns of a function that is compiled often; here there is one for each number of samples, on purpose.
+        logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             with contextlib.suppress(RuntimeError):  # already in use, with settings that are the user's own
