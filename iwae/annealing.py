@@ -26,6 +26,7 @@ LEAPFROG_STEPS = 5
 TUNING_STEPS = 20  # of other chains, in each segment, to settle its step size
 TUNING_CHAINS = 4
 ACCEPTANCE = 0.65  # share of accepted proposals that step sizes are tuned to (Neal 2011, section 5.4.4.3)
+JITTER = 0.7, 1.3  # between which step sizes are multiplied at random
 IMAGES = 100  # whose chains walk at once
 
 
@@ -156,7 +157,7 @@ def hamiltonian_monte_carlo(
 
     @tf.function(jit_compile=True)
     def compiled(x, state, step_size, seed):
-        kernel = _adapting(_hmc(_density(_log_likelihood(model, x), 1.0), step_size, leapfrog_steps), burn_in)
+        kernel = _adapting(_Hmc(_density(_log_likelihood(model, x), 1.0), step_size, leapfrog_steps), burn_in)
         noise, log_accept = tfp.mcmc.sample_chain(
             draws,
             state,
@@ -181,7 +182,7 @@ def _compiled(model, steps):
 
     @tf.function(jit_compile=True)
     def tune(x, state, beta, step_size, seed):
-        kernel = _adapting(_hmc(_density(_log_likelihood(model, x), beta), step_size), TUNING_STEPS)
+        kernel = _adapting(_Hmc(_density(_log_likelihood(model, x), beta), step_size), TUNING_STEPS)
         states, sizes = tfp.mcmc.sample_chain(
             1,
             state,
@@ -200,7 +201,7 @@ def _compiled(model, steps):
             _density(log_likelihood, beta),
             _density(log_likelihood, next_beta),
             state,
-            lambda density: _Fresh(_hmc(density, step_size)),
+            lambda density: _Hmc(density, step_size),
             seed=seed,
         )
         return state, log_weights
@@ -229,10 +230,6 @@ def _density(log_likelihood, beta):
     return lambda noise: layers.standard_gaussian_log_prob(noise) + beta * log_likelihood(noise)
 
 
-def _hmc(target, step_size, leapfrog_steps=LEAPFROG_STEPS):
-    return tfp.mcmc.HamiltonianMonteCarlo(target, step_size, leapfrog_steps)
-
-
 def _adapting(kernel, steps):
     """A kernel whose step size [1, B, 1] moves by a tenth after each of the first steps."""
     return tfp.mcmc.SimpleStepSizeAdaptation(kernel, steps, target_accept_prob=ACCEPTANCE, adaptation_rate=0.1)
@@ -246,26 +243,40 @@ def _resampled(annealed, chains, random):
     return annealed.states[picked, np.arange(weights.shape[1])]
 
 
-class _Fresh(tfp.mcmc.TransitionKernel):
-    """A kernel that keeps nothing of the step before but the state.
+class _Hmc(tfp.mcmc.TransitionKernel):
+    """HMC that computes density and gradient anew at each step and takes steps of random size.
 
-    `sample_annealed_importance_chain` changes the density with every step, while HMC goes on from the density and
-    gradient that it kept from the step before, the density of another temperature. Its proposals are then accepted with
-    a wrong probability and the weights are biased (`tests/test_tightness.py` measures it).
+    Anew, because `sample_annealed_importance_chain` changes the density with every step, while HMC goes on from the
+    density and gradient it kept from the step before, those of another temperature: proposals would be accepted with a
+    wrong probability and the weights biased. Random, because a trajectory as long as half a period of the target
+    comes to a point of the same density wherever it goes, and chains would not mix (Neal 2011, section 5.4.2.2).
     """
 
-    def __init__(self, inner):
-        self.inner = inner
+    def __init__(self, target, step_size, leapfrog_steps=LEAPFROG_STEPS):
+        self._kernel = tfp.mcmc.HamiltonianMonteCarlo(
+            target, step_size, leapfrog_steps, store_parameters_in_results=True
+        )
 
     @property
     def is_calibrated(self):
-        return self.inner.is_calibrated
+        return True
 
     def one_step(self, current_state, previous_kernel_results, seed=None):
-        return self.inner.one_step(current_state, self.inner.bootstrap_results(current_state), seed=seed)
+        step_size = previous_kernel_results.accepted_results.step_size
+        of_step, of_size = tfp.random.split_seed(seed)
+        low, high = JITTER
+        factor = low + (high - low) * tf.random.stateless_uniform([], of_size, alg="philox")
+        start = _with_step_size(self._kernel.bootstrap_results(current_state), step_size * factor)
+        state, results = self._kernel.one_step(current_state, start, seed=of_step)
+        return state, _with_step_size(results, step_size)
 
     def bootstrap_results(self, init_state):
-        return self.inner.bootstrap_results(init_state)
+        return self._kernel.bootstrap_results(init_state)
+
+
+def _with_step_size(results, step_size):
+    """Results of HMC whose next step has another size."""
+    return results._replace(accepted_results=results.accepted_results._replace(step_size=step_size))
 
 
 @contextlib.contextmanager
