@@ -22,6 +22,7 @@ COARSE = 100  # points of the coarse grids along each dimension
 NATS = 12.0  # the fine grid holds what lies at most so much below the highest density
 SCALES = 4.0  # and so many standard deviations of q
 BORDER_MASS = 1e-3  # posterior probability at the border of the grid above which there is a warning
+COARSENESS = 0.02  # nats by which log p(x) may depend on the grid before there is a warning
 DRAWS = 100_000  # from q, in groups over which q_IW is averaged
 ROWS = 10_000  # samples in one matrix product
 
@@ -71,7 +72,8 @@ def on_grid(
     """The true posterior of each image [n, D], and q_IW for each of `ks`, on a grid of `points` along each dimension.
 
     The true one is normalized by quadrature. The grid is laid around the mass of both; there is a warning if some of
-    the posterior's is found at its border. q_IW is, with weights w(z) = p(x, z) / q(z | x) and z_2 ... z_k from q,
+    the posterior's is found at its border, or if a grid around q too is too coarse for the posterior. q_IW is, with
+    weights w(z) = p(x, z) / q(z | x) and z_2 ... z_k from q,
 
         q_IW(z) = q(z | x) E[ k w(z) / (w(z) + w(z_2) + ... + w(z_k)) ]
 
@@ -93,11 +95,10 @@ def _on_grid(model, log_joint, image, seed, ks, points):
     def log_q(z):
         return -0.5 * np.sum(np.log(2 * np.pi) + ((z - mean) / std) ** 2, axis=-1) - np.log(std).sum()
 
-    axes = _axes_around_mass(lambda z: log_joint(image, z), mean, std, points)
+    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), mean, std, points)
     z = _points(axes)
-    log_cell = sum(math.log(axis[1] - axis[0]) for axis in axes)
     joint, q = log_joint(image, z), log_q(z)
-    log_evidence = float(np.logaddexp.reduce(joint)) + log_cell
+    log_evidence = _log_integral(joint, axes)
     log_true = joint - log_evidence
     drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
     log_weights = log_joint(image, drawn) - log_q(drawn)
@@ -113,6 +114,12 @@ def _on_grid(model, log_joint, image, seed, ks, points):
     at_border = 1 - result.true[(slice(1, -1),) * len(shape)].sum() * result.cell
     if at_border > BORDER_MASS:
         warnings.warn(f"{at_border:.1%} of the posterior lies at the border of its grid: some is outside", stacklevel=3)
+    elif abs(log_evidence - closer) > COARSENESS:
+        warnings.warn(
+            f"{points} points a side around q are too coarse for the posterior: "
+            f"log p(x) is {log_evidence:.2f} nats on them and {closer:.2f} on a closer grid",
+            stacklevel=3,
+        )
     return result
 
 
@@ -166,7 +173,10 @@ def _compiled_log_joint(model):
 
 
 def _axes_around_mass(log_joint, mean, std, points):
-    """Axes of a grid around what matters of the posterior, found on three coarse grids each finer, and of q."""
+    """Axes of a grid around what matters of the posterior and of q; log p(x) on one around the former alone.
+
+    What matters is found on three coarse grids, each finer.
+    """
     low, high = np.full(len(mean), -REACH), np.full(len(mean), REACH)
     for _ in range(3):
         z = _points(_axes(low, high, COARSE))
@@ -174,7 +184,14 @@ def _axes_around_mass(log_joint, mean, std, points):
         dense = z[values > values.max() - NATS]
         step = (high - low) / (COARSE - 1)
         low, high = dense.min(axis=0) - step, dense.max(axis=0) + step
-    return _axes(np.minimum(low, mean - SCALES * std), np.maximum(high, mean + SCALES * std), points)
+    closer = _axes(low, high, COARSE)
+    axes = _axes(np.minimum(low, mean - SCALES * std), np.maximum(high, mean + SCALES * std), points)
+    return axes, _log_integral(log_joint(_points(closer)), closer)
+
+
+def _log_integral(values, axes):
+    """Logarithm of the integral of exp(values), [G] at the points of a grid."""
+    return float(np.logaddexp.reduce(values)) + sum(math.log(axis[1] - axis[0]) for axis in axes)
 
 
 def _axes(low, high, points):
