@@ -15,6 +15,7 @@ from scipy import special
 from iwae import annealing, bounds, evaluation, rng
 
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
+ROUNDING = 1e-3  # nats by which log weights may differ that ought to be one number: float32
 
 
 def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -27,11 +28,15 @@ def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k-hat of the upper tail of log weights [k, n], by ArviZ: -> [n]; infinite where no tail can be fitted."""
+    """Pareto k-hat of the upper tail of log weights [k, n], by ArviZ: -> [n].
+
+    Infinite where no tail can be fitted; minus infinity where all weights are one number, as if q were the posterior.
+    """
     if len(log_weights) < 25:  # ArviZ fits a fifth of them, and at least five
         return np.full(log_weights.shape[1], np.inf)
     smooth = _smoothing()
-    return np.array([smooth(weights) for weights in log_weights.astype(np.float64).T])
+    columns = log_weights.astype(np.float64).T
+    return np.array([smooth(weights) if np.ptp(weights) > ROUNDING else -np.inf for weights in columns])
 
 
 def _smoothing():
