@@ -35,8 +35,17 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     if len(log_weights) < 25:  # ArviZ fits a fifth of them, and at least five
         return np.full(log_weights.shape[1], np.inf)
     smooth = _smoothing()
-    columns = log_weights.astype(np.float64).T
-    return np.array([smooth(weights) if np.ptp(weights) > ROUNDING else -np.inf for weights in columns])
+
+    def k_hat(weights):
+        if np.ptp(weights) < ROUNDING:
+            return -math.inf
+        try:
+            with np.errstate(divide="raise"):
+                return smooth(weights)
+        except FloatingPointError:  # beside the largest most of the tail is zero, and the fit would end anywhere
+            return math.inf
+
+    return np.array([k_hat(weights) for weights in log_weights.astype(np.float64).T])
 
 
 def _smoothing():

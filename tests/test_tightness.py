@@ -103,11 +103,14 @@ def test_k_hat_is_the_shape_of_a_pareto_tail(shape):
 
 
 def test_a_q_much_too_narrow_is_not_trusted():
-    """At a fifth of the posterior's scale w has a tail of shape 1 - 1/25: not even its variance is finite."""
-    narrow = reference.LinearGaussian(1, n=10)
+    """At a fifth of the posterior's scale w has a tail of shape 1 - 1/25: not even its variance is finite.
+
+    That of an image is found within 2 / sqrt(134) = 0.17, and the mean of 40 within 0.03.
+    """
+    narrow = reference.LinearGaussian(1, n=40)
     scale = narrow.model.encoder[0].log_std.bias
     scale.assign_add(np.full(scale.shape, math.log(0.2)))
-    assert np.mean(k_hat_of(narrow) > tightness.TRUSTED) > 0.8
+    assert np.mean(k_hat_of(narrow)) > tightness.TRUSTED + 0.1
 
 
 @pytest.mark.parametrize("spoil", [False, True])
@@ -116,8 +119,10 @@ def test_the_posterior_and_what_is_near_it_are_trusted(spoil):
     assert np.all(k_hat_of(exact.spoil() if spoil else exact) < tightness.TRUSTED)
 
 
-def test_too_few_weights_are_not_trusted():
-    assert np.all(tightness.pareto_k(np.zeros((24, 3))) == np.inf)
+@pytest.mark.parametrize(("k", "nats"), [(24, 1), (1000, 1000)])
+def test_weights_too_few_or_too_far_apart_for_a_fit_are_not_trusted(k, nats):
+    log_weights = nats * np.random.default_rng(0).standard_normal((k, 3))
+    assert np.all(tightness.pareto_k(log_weights) == np.inf)
 
 
 # ---- what `evaluation.json` holds ----
@@ -132,7 +137,11 @@ def test_the_summary_is_that_of_the_images(values, bracket):
     assert found["bidirectional"]["gap"] == pytest.approx(gap.mean())
     assert found["bidirectional"]["gap_stderr"] == pytest.approx(gap.std(ddof=1) / math.sqrt(IMAGES))
     assert found["pareto_k"]["largest"] == pytest.approx(values["k_hat"].max())
-    assert found["pareto_k"]["share_above_0.7"] == 0 and "warning" not in found
+    assert found["pareto_k"]["share_above_0.7"] == np.mean(values["k_hat"] > 0.7)
+
+
+def test_weights_to_be_trusted_are_not_warned_of(values, bracket):
+    assert "warning" not in tightness.summarize(values | {"k_hat": np.full(IMAGES, 0.7)}, bracket, SETTINGS)
 
 
 @pytest.mark.parametrize("k_hat", [0.71, np.inf, np.nan])
