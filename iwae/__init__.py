@@ -2,6 +2,7 @@
 
 import importlib
 
+from iwae import device
 from iwae.config import ConfigError, Data, Evaluation, Experiment, Model, Training
 from iwae.run import RunError, load_run, run
 
@@ -17,6 +18,8 @@ _LAZY = {"IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.datasets", "load
 
 def __getattr__(name: str):
     if name in _LAZY:
+        if name == "IWAE":
+            device.start_tensorflow()
         module, attribute = _LAZY[name]
         return getattr(importlib.import_module(module), attribute)
     if name == "bounds":

@@ -95,7 +95,8 @@ def sample(
     batches = [slice(first, first + IMAGES) for first in range(0, len(images), IMAGES)]
     with _bar(len(batches) * SEGMENTS * (1 if step_sizes is not None else 2), label) as advance:
         for batch in batches:
-            x, seeds = tf.constant(images[batch], tf.float32), [tf.constant([seed, batch.start + i]) for i in range(3)]
+            x = tf.constant(images[batch], tf.float32)
+            seeds = [rng.stream(seed, batch.start, name) for name in ("tune", "start", "anneal")]
             shape = [chains, len(x), sum(model.latent_units)]
             if step_sizes is None:
                 sizes = [tf.ones([1, len(x), 1])]

@@ -208,7 +208,9 @@ def child(case: Case, started: float) -> None:
 
 def peak_memory() -> float:
     """The most memory that this process had resident at once, in GiB."""
-    with contextlib.suppress(OSError):  # Linux; there the other figure begins with what the parent process had
+    with contextlib.suppress(
+        OSError, StopIteration
+    ):  # Linux; there the other figure begins with what the parent process had
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10
@@ -243,12 +245,8 @@ def parse_case(text: str) -> Case:
         case = Case(task, int(layers), int(k), *rest)
         if case.task not in ("train", "evaluate", "start") or case.layers not in ARCHITECTURES:
             raise ValueError("of tasks there are train, evaluate and start, of layers 1 and 2")
-        config.Experiment(
-            "benchmark",
-            model=config.Model(
-                k=case.k, objective=case.objective, estimator=case.estimator, **ARCHITECTURES[case.layers]
-            ),
-        )
+        parameters: dict[str, Any] = {"k": case.k, "objective": case.objective, "estimator": case.estimator}
+        config.Experiment("benchmark", model=config.Model(**parameters, **ARCHITECTURES[case.layers]))
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]: {error}") from None
     return case
@@ -262,9 +260,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]")
     parser.add_argument("--plot", metavar="FILE.png", help="draw time and peak memory against k, k = 1 ... 500")
     options = parser.parse_args(arguments)
+    if options.plot and (options.cases or options.quick):
+        parser.error("argument --plot: it has cases of its own; give it without --cases and --quick")
     device.start_tensorflow()
     cases = options.cases or (QUICK if options.quick else all_cases())
-    if options.plot and not options.cases:
+    if options.plot:
         estimators = ("reparameterized", "sampled")
         cases = [Case("train", 1, k, "iwae", name) for name, k in itertools.product(estimators, SCALING_K)]
         cases += [Case("start", 1, k) for k in SCALING_K]

@@ -30,13 +30,17 @@ def start_tensorflow() -> None:
         import tensorflow as tf
 
         # It warns of a function that is compiled often; here there is one for each number of samples, on purpose.
-        logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             with contextlib.suppress(RuntimeError):  # already in use, with settings that are the user's own
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.experimental.enable_tensor_float_32_execution(False)
         tf.constant(0.0)  # starts the devices, which has noise of its own
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "tf.function retracing" not in record.getMessage()
 
 
 def name() -> str:

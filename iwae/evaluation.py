@@ -108,7 +108,7 @@ def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
         """[chunk, batch, D_l] for each layer, from a seed for each image, layer and chunk."""
 
         def of_image(number):
-            image_seed = rng.fold(rng.fold(tf.stack([seed, number]), _STREAM), c)
+            image_seed = rng.fold(rng.stream(seed, number, "evaluate"), c)
             return [rng.normal([chunk, d], rng.fold(image_seed, i)) for i, d in enumerate(model.latent_units)]
 
         noise = tf.map_fn(of_image, numbers, fn_output_signature=[tf.float32] * depth)
@@ -162,9 +162,6 @@ def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
     return result
 
 
-_STREAM = 4  # apart from the streams of training (iwae.model)
-
-
 def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> list[np.ndarray]:
     """E_q[z_l | x] for each stochastic layer, from the data upwards: images [n, D] -> each [n, D_l].
 
@@ -175,7 +172,7 @@ def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> l
 
     @tf.function(jit_compile=True)
     def compiled(x, number):
-        noise = model.draw_noise(samples, batch, rng.fold(tf.stack([seed, number]), _STREAM))
+        noise = model.draw_noise(samples, batch, rng.stream(seed, number, "evaluate"))
         return [tf.reduce_mean(mean, axis=0) for mean, _ in model.log_weight_terms(x, noise).posterior]
 
     results = []

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 LOG_2PI = math.log(2 * math.pi)
-PART_ROWS = 500  # see `_parts`
+PART_ROWS, MOST_PARTS = 500, 8  # see `_parts`
 
 
 def _sum(terms: tf.Tensor, units: tf.Tensor | None) -> tf.Tensor:
@@ -194,7 +194,8 @@ def _parts(k: int, batch: int | None) -> int:
     """
     if batch is None or tf.config.get_visible_devices("GPU"):
         return 1
-    return max(parts for parts in range(1, max(1, k * batch // PART_ROWS) + 1) if k % parts == 0)
+    most = min(MOST_PARTS, max(1, k * batch // PART_ROWS))  # each part is compiled
+    return max(parts for parts in range(1, most + 1) if k % parts == 0)
 
 
 def glorot(seeds: np.random.SeedSequence) -> keras.initializers.Initializer:

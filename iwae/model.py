@@ -191,13 +191,13 @@ class IWAE(keras.Model):
         `seed` is two integers or a tensor [2]; the same seed gives the same numbers.
         """
         x = self._checked(x)
-        return self.log_weight_terms(x, self.draw_noise(k, x.shape[0], _as_seed(seed))).log_weights()
+        return self.log_weight_terms(x, self.draw_noise(k, _examples(x), _as_seed(seed))).log_weights()
 
     def encode(self, x: tf.Tensor, k: int, seed) -> list[tf.Tensor]:
         """Samples z_l [k, B, D_l] of every stochastic layer from q(z | x), x [B, D], from the data upwards."""
         x = self._checked(x)
         samples, below = [], x
-        for encoder, epsilon in zip(self.encoder, self.draw_noise(k, x.shape[0], _as_seed(seed)), strict=True):
+        for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
             mean, log_std = _apply(encoder, below)
             below = mean + tf.exp(log_std) * epsilon
             samples.append(below)
@@ -273,8 +273,8 @@ class IWAE(keras.Model):
         self.images = images
 
     def call(self, x):
-        """log weights [k, B] of x [B, D] for the noise of seed 0 (Keras wants a `call`)."""
-        return self.log_weights(x, self.k, (self.seed, 0))
+        """log weights [B, k] of x [B, D] for the noise of seed 0, the examples first, as `predict` wants them."""
+        return tf.transpose(self.log_weights(x, self.k, (self.seed, 0)))
 
     def train_step(self, data):
         """One update from images [B, D], or from a block of indices [S, B] as many as it has rows.
@@ -309,15 +309,15 @@ class IWAE(keras.Model):
     def test_step(self, data):
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        seed = rng.fold(tf.stack([self.seed, tf.cast(self.bound_tracker.count, tf.int32)]), _STREAMS["test"])
-        noise = self.draw_noise(self.samples_per_example, tf.shape(x)[0], seed)
+        seed = rng.stream(self.seed, self.bound_tracker.count, "test")
+        noise = self.draw_noise(self.samples_per_example, _examples(x), seed)
         bound = self.objective(self.log_weight_terms(tf.cast(x, tf.float32), noise).log_weights())
         self.bound_tracker.update_state(bound)
         return {"bound": self.bound_tracker.result()}
 
     def _update(self, x, valid):
         """One step of the optimizer; returns the mean bound over the examples with valid = 1."""
-        noise = self.draw_noise(self.samples_per_example, x.shape[0] or tf.shape(x)[0], self._update_seed("posterior"))
+        noise = self.draw_noise(self.samples_per_example, _examples(x), self._update_seed("posterior"))
         weights = valid / tf.reduce_sum(valid)
         bound, gradients = self.estimator(self, x, noise, weights, self._update_seed("estimator"))
         # Every update waits for the last gradient (a zero is made of all): else XLA copies weights still to be read in
@@ -330,10 +330,12 @@ class IWAE(keras.Model):
         return tf.cast(self.optimizer.iterations.value, tf.int32)
 
     def _update_seed(self, stream):
-        return rng.fold(tf.stack([self.seed, self._updates()]), _STREAMS[stream])
+        return rng.stream(self.seed, self._updates(), stream)
 
 
-_STREAMS = {"binarize": 1, "posterior": 2, "test": 3, "estimator": 6}
+def _examples(x: tf.Tensor):
+    """B of x [B, D], also where it is not known before the function runs."""
+    return x.shape[0] or tf.shape(x)[0]
 
 
 def _as_seed(seed) -> tf.Tensor:

@@ -151,7 +151,7 @@ def resample(model, images: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
     results = []
     for start in range(0, len(images), batch):
         chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)  # the last batch is filled up, then cut
-        values = compiled(tf.constant(images[chosen], tf.float32), tf.constant([seed, start]))
+        values = compiled(tf.constant(images[chosen], tf.float32), rng.stream(seed, start, "resample"))
         results.append([value.numpy()[: len(images) - start] for value in values])
     return [np.concatenate(layer) for layer in zip(*results, strict=True)]
 

@@ -29,6 +29,18 @@ def _compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     return call
 
 
+STREAMS = {
+    "binarize": 1, "posterior": 2, "test": 3, "evaluate": 4, "validate": 5, "estimator": 6, "simulate": 7, "weights": 8,
+    "tune": 9, "start": 10, "anneal": 11, "resample": 12,
+}  # fmt: skip
+"""What random numbers are for; each has a stream of its own."""
+
+
+def stream(seed: int, number: int | tf.Tensor, name: str) -> tf.Tensor:
+    """The seed [2] of a stream: `seed` is the experiment's, `number` that of the update, image or batch."""
+    return fold(tf.stack([tf.cast(seed, tf.int32), tf.cast(number, tf.int32)]), STREAMS[name])
+
+
 def fold(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
     """Another seed [2] made from `seed` [2] and an integer, for an independent stream of random numbers."""
     return _fold((), seed, number)

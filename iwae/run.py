@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # What may differ between the parameters of a finished run and those of a new command on the same folder.
 NOT_COMPARED = ("tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
-# Parameters that matter to some tasks only: where these are not asked for, they may differ as well.
+# Parameters that matter to some tasks only: where none of these is asked for, they stay as they were.
 TASK_PARAMETERS = {
     ("evaluation.posterior_inputs",): ("plot", "posterior"),
     ("evaluation.tightness_examples", "evaluation.ais_"): ("tightness",),
@@ -40,7 +40,7 @@ TASK_PARAMETERS = {
 # The entries that tasks add to that of the test examples in evaluation.json.
 TASK_ENTRIES = {
     "posterior": ("posterior",),
-    "tightness": ("ais", "bidirectional", "pareto_k"),
+    "tightness": ("ais", "bidirectional", "pareto_k", "warning"),
     "snr": ("gradient_snr",),
 }
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
@@ -83,6 +83,7 @@ def run(experiment: Experiment) -> Run:
     """
     folder = Path(experiment.run_dir)
     with _file_errors_told(folder), _locked(folder, experiment), _Signals() as signals:
+        experiment = _with_kept_parameters(folder, experiment)
         accepted = _check_same_parameters(folder, experiment)
         device.start_tensorflow()
         dataset = load_data(experiment)
@@ -132,6 +133,7 @@ def is_finished(experiment: Experiment) -> bool:
     folder, tasks = Path(experiment.run_dir), set(experiment.tasks)
     if experiment.overwrite or "train" not in tasks or not _is_whole(folder / "model.weights.h5"):
         return False
+    experiment = _with_kept_parameters(folder, experiment)
     _check_same_parameters(folder, experiment)
     try:
         return not _tasks_left(experiment, _read_json(folder / "evaluation.json"))
@@ -373,7 +375,7 @@ def _posterior(run: Run) -> Run:
         entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
         made |= figures.posterior_input(run, numbers, grids)
     _save_figures(run, made)
-    return _with_entries(run, {"posterior": entry})
+    return _with_entries(run, "posterior", {"posterior": entry})
 
 
 def _tightness(run: Run) -> Run:
@@ -386,7 +388,7 @@ def _tightness(run: Run) -> Run:
     values = tightness.per_image(run.model, images, *how)
     bracket = tightness.bidirectional(run.model, len(images), *how)
     _save_figures(run, {"tightness": plots.tightness(**values, title=run.title, k=settings.k)})
-    return _with_entries(run, tightness.summarize(values, bracket, settings))
+    return _with_entries(run, "tightness", tightness.summarize(values, bracket, settings))
 
 
 def _snr(run: Run) -> Run:
@@ -406,12 +408,13 @@ def _snr(run: Run) -> Run:
     _save_figures(run, {"gradient_snr": plots.gradient_snr(settings.snr_k, pairs, run.title)})
     values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
     entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
-    return _with_entries(run, {"gradient_snr": entry})
+    return _with_entries(run, "snr", {"gradient_snr": entry})
 
 
-def _with_entries(run: Run, entries: dict[str, Any]) -> Run:
-    """The run with more entries for the test examples in evaluation.json."""
-    results = run.evaluation | {"test": run.evaluation["test"] | entries}
+def _with_entries(run: Run, task: str, entries: dict[str, Any]) -> Run:
+    """The run with the entries of a task, in place of its old ones, for the test examples in evaluation.json."""
+    others = {name: value for name, value in run.evaluation["test"].items() if name not in TASK_ENTRIES[task]}
+    results = run.evaluation | {"test": others | entries}
     _write_json(run.folder / "evaluation.json", results)
     return Run(run.experiment, run.folder, run.dataset, run.model, results)
 
@@ -522,6 +525,16 @@ def _locked(folder: Path, experiment: Experiment):
         yield
 
 
+def _with_kept_parameters(folder: Path, experiment: Experiment) -> Experiment:
+    """The experiment, with the parameters of tasks that are not asked for as they are in the folder."""
+    if not (folder / "experiment.json").exists():
+        return experiment
+    not_asked = [names for names, tasks in TASK_PARAMETERS.items() if not set(tasks) & set(experiment.tasks)]
+    names = tuple(name for names in not_asked for name in names)
+    differences = config.differences(_read_experiment(folder), experiment)
+    return config.replace(experiment, {name: before for name, before, _ in differences if name.startswith(names)})
+
+
 def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
     """Refuses a folder whose run has other parameters; how to evaluate may change when that is all that is asked.
 
@@ -531,9 +544,6 @@ def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
     if not (folder / "experiment.json").exists():
         return []
     not_compared = NOT_COMPARED if "train" in experiment.tasks else (*NOT_COMPARED, "evaluation.")
-    for names, tasks in TASK_PARAMETERS.items():
-        if not set(tasks) & set(experiment.tasks):
-            not_compared += names
     found = {
         name: f"{name} was {before!r}, is {now!r}"
         for name, before, now in config.differences(_read_experiment(folder), experiment)

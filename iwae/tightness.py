@@ -76,7 +76,9 @@ def importance_weights(model, images: np.ndarray, k: int, seed: int) -> np.ndarr
         return model.log_weights(x, k, seed)[:, 0]
 
     numbers = range(len(images))
-    columns = [compiled(tf.constant(images[i : i + 1], tf.float32), tf.constant([seed, i])).numpy() for i in numbers]
+    columns = [
+        compiled(tf.constant(images[i : i + 1], tf.float32), rng.stream(seed, i, "weights")).numpy() for i in numbers
+    ]
     return np.stack(columns, axis=1)
 
 
@@ -112,7 +114,7 @@ def per_image(
 
 def simulate(model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior."""
-    noise = rng.normal([1, n, sum(model.latent_units)], tf.constant([seed, 0]))
+    noise = rng.normal([1, n, sum(model.latent_units)], rng.stream(seed, 0, "simulate"))
     (x,) = model.decode(annealing.latents(model, noise)[0]).sample(seed=(seed, 1)).numpy()
     return x, noise[0].numpy()
 

@@ -361,7 +361,7 @@ class ValidationBound:
         def mean_bound(values):
             def add_batch(i, total):
                 x = tf.cast(values[i], tf.float32)
-                noise = model.draw_noise(samples, batch, rng.fold(tf.stack([seed, i]), _VALIDATION_STREAM))
+                noise = model.draw_noise(samples, batch, rng.stream(seed, i, "validate"))
                 bound = model.objective(model.log_weight_terms(x, noise).log_weights())
                 real = i * batch + tf.range(batch) < len(images)
                 return i + 1, total + tf.reduce_sum(tf.where(real, bound, 0.0))
@@ -373,9 +373,6 @@ class ValidationBound:
 
     def __call__(self) -> float:
         return float(self._compiled())
-
-
-_VALIDATION_STREAM = 5  # apart from the streams of the model and of the evaluation
 
 
 def _assign(variables, values) -> None:

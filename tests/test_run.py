@@ -148,6 +148,7 @@ def test_a_parameter_of_a_task_that_is_not_asked_for_may_differ(done):
     others = {"evaluation.snr_samples": 7, "evaluation.ais_chains": 3, "evaluation.tightness_examples": 2}
     assert not asked & {"snr", "tightness"}
     assert is_finished(config.replace(result.experiment, others))
+    assert iwae.run(config.replace(result.experiment, others)).experiment == result.experiment  # as they were
     for task, name in (("snr", "evaluation.snr_samples"), ("tightness", "evaluation.ais_chains")):
         with pytest.raises(iwae.ConfigError, match=re.escape(name)):
             is_finished(config.replace(result.experiment, {name: others[name], "tasks": (*asked, task)}))
