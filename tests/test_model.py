@@ -263,6 +263,14 @@ def test_evaluate_gives_the_mean_bound(fitted):
     assert abs(value - means.mean()) < 4.5 * means.std()
 
 
+def test_predict_gives_the_log_weights_of_every_image(fitted):
+    """The last of three batches is not full; the noise is that of its place in the batch."""
+    model, _ = fitted
+    values = model.predict(images(), batch_size=5, verbose=0)
+    expected = [model.log_weights(images()[i : i + 5], 4, (model.seed, 0)).numpy().T for i in (0, 5, 10)]
+    np.testing.assert_allclose(values, np.concatenate(expected), rtol=1e-5)
+
+
 def test_weights_are_saved_and_loaded(fitted, tmp_path):
     model, _ = fitted
     model.save_weights(tmp_path / "model.weights.h5")
