@@ -243,7 +243,7 @@ class Bookkeeper(keras.callbacks.Callback):
             "images_per_second": round(self.examples / self.seconds, 1),
         }
         logs.pop("nonfinite_update")
-        # For TensorBoard; NumPy's numbers, since TensorFlow keeps every Python float it was ever given: 8 kB an epoch.
+        # For TensorBoard; NumPy's numbers, since TensorFlow keeps every Python float it was ever given, 2 kB each.
         logs.update({name: np.float32(value) for name, value in logs.items()})
         logs.update({name: np.float32(row[name]) for name in ("valid_bound", "learning_rate")})
         self._write_row(row)
