@@ -76,7 +76,7 @@ def dreg(model, x, noise, weights, seed):
     """Doubly reparameterized gradient of the IWAE bound (Tucker et al. 2018, eq. 8), one stochastic layer.
 
     The encoder's gradient is sum_i w~_i^2 (d log w_i / d z_i) (d z_i / d phi), with q's parameters held fixed in log w;
-    the decoder's is the usual one. Unbiased, and its signal-to-noise ratio does not fall with k.
+    the decoder's is the usual one. Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
     """
     with tf.GradientTape(persistent=True) as tape:
         terms = model.log_weight_terms(x, noise, stop_posterior=True)

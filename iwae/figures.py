@@ -38,9 +38,9 @@ def latent_scatter(run: "Run", means: list[np.ndarray]) -> dict[str, Figure]:
     kinds: dict[str, plots.ScatterKind] = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
     figures = {}
     for i, points in enumerate(zip(means, draws, resampled, strict=True), start=1):
-        projected, axis_labels = plots.project(np.concatenate(points))
+        planes, axis_labels = plots.project_alike(points)
         suffix, title = _of_layer(run, i)
-        for (name, kind), values in zip(kinds.items(), np.split(projected, 3), strict=True):
+        for (name, kind), values in zip(kinds.items(), planes, strict=True):
             figures[f"posterior_scatter{name}{suffix}"] = plots.latent_scatter(
                 values, run.dataset.labels["test"], title, kind, axis_labels
             )

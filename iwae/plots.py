@@ -178,6 +178,15 @@ def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str) -
     return figure
 
 
+def project_alike(kinds: Sequence[ArrayLike]) -> tuple[list[Array], tuple[str, str]]:
+    """`project` for several kinds of points, each [n, D], on the same axes; one dimension has a histogram a kind."""
+    if np.shape(kinds[0])[1] == 1:
+        planes = [project(points) for points in kinds]
+        return [plane for plane, _ in planes], planes[0][1]
+    plane, labels = project(np.concatenate(kinds))
+    return np.split(plane, len(kinds)), labels
+
+
 def project(points: ArrayLike) -> tuple[Array, tuple[str, str]]:
     """Latent points [n, D] as points of a plane [n, 2], and the labels of its two axes.
 

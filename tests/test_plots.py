@@ -532,6 +532,14 @@ def test_tightness_counts_images_whose_weights_are_not_to_be_trusted() -> None:
         assert len(axes.get_lines()[0].get_xdata()) == 7  # infinity and NaN have no place on the axis
 
 
+def test_points_of_one_dimension_lie_below_the_histogram_of_their_own_kind() -> None:
+    """Many narrow points are no reason for a peak among wide ones: there as many lie high far from it as near."""
+    wide = np.linspace(-1, 1, 2001)[:, None]
+    (alone,), _ = plots.project_alike([wide])
+    (beside, _), _ = plots.project_alike([wide, wide / 100])
+    np.testing.assert_array_equal(beside, alone)
+
+
 def test_times_are_in_the_order_of_k() -> None:
     measured, floor = plots.time_against_k(TIMES, TITLE).axes[0].get_lines()[:2]
     np.testing.assert_array_equal(measured.get_xdata(), [1, 5, 50])
