@@ -1,6 +1,7 @@
 """TensorFlow's start: quiet where it has nothing to say, and ready for a GPU where there is one."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ def start_tensorflow() -> None:
     are sums over hundreds of pixels, by tenths of a nat.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+    _keep_freed_memory()
     with _without_noise():
         import tensorflow as tf
 
@@ -37,6 +39,19 @@ def start_tensorflow() -> None:
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.experimental.enable_tensor_float_32_execution(False)
         tf.constant(0.0)  # starts the devices, which has noise of its own
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc's allocator keep what a thread frees; it must be said before TensorFlow's threads begin.
+
+    Otherwise the buffers of every matrix product are given back to the system and asked for again: 290 page faults an
+    update in `fit`, where k = 1 then takes 1.20 ms instead of 0.66, k = 5 2.1 instead of 1.3, and k = 50 9.6 instead of
+    8.0 (one layer, two cores).
+    """
+    m_top_pad, largest_heap = -2, 64 << 20  # malloc.h, and the heaps of glibc's threads: all of one is taken at once
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        if "MALLOC_TOP_PAD_" not in os.environ:
+            ctypes.CDLL(None).mallopt(m_top_pad, largest_heap)
 
 
 def _is_no_retracing(record: logging.LogRecord) -> bool:

@@ -1,7 +1,11 @@
 """Schedule, order, binarization; that neither blocks nor interruptions change a run; what stops one."""
 
+import collections
 import itertools
 import math
+import platform
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -196,7 +200,40 @@ def test_a_run_leaves_its_log_and_its_checkpoint(whole):
     arrays, state = checkpoints.load(folder / "checkpoints")
     assert state["epoch"] == 4 and state["updates"] == 20
     assert len(list((folder / "checkpoints").iterdir())) <= 4
-    assert list((folder / "tensorboard").rglob("events*"))
+
+
+def test_tensorboard_gets_the_curves_of_the_log(whole):
+    folder, _, rows = whole
+    (file,) = (folder / "tensorboard").iterdir()
+    curves = collections.defaultdict(list)
+    for event in tf.compat.v1.train.summary_iterator(str(file)):
+        for value in event.summary.value:
+            curves[value.tag].append((event.step, float(tf.make_ndarray(value.tensor))))
+    assert sorted(curves) == ["images_per_second", "learning_rate", "train_bound", "valid_bound"]
+    for name, points in curves.items():
+        assert points == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+
+
+PAGE_FAULTS = """
+import pathlib, resource, sys
+import numpy as np
+from iwae import IWAE, config, training
+images = np.random.default_rng(0).random((4000, 784), np.float32)
+model = IWAE(784, (50,), ((200, 200),), k=1, objective="vae")
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+seen = []
+training.train(
+    model, images, images[:0], config.Training(schedule="constant", epochs=4), stochastic=True, batch=20, seed=1,
+    folder=pathlib.Path(sys.argv[1]), stop_requested=lambda: seen.append(faults()),
+)
+print((seen[-1] - seen[-5]) / 400)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another C library")
+def test_training_does_not_give_memory_back_and_ask_for_it_again(tmp_path):
+    child = subprocess.run([sys.executable, "-c", PAGE_FAULTS, tmp_path], capture_output=True, text=True, check=True)
+    assert float(child.stdout) < 30  # page faults an update; 290 as glibc does it by itself
 
 
 def test_adam_is_that_of_the_parameters(whole):
