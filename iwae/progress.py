@@ -14,15 +14,16 @@ class Bar:
     Args:
         total: number of steps.
         label: what is going on, shown first.
+        done: steps that an earlier process has done; the time left is judged without them.
         variables: name -> format string with {value}, each shown, and set by `update(step, name=value)`.
     """
 
-    def __init__(self, total: int, label: str, **variables: str):
-        self._total, self._step = total, 0
+    def __init__(self, total: int, label: str, done: int = 0, **variables: str):
+        self._total, self._step = total, done
         self._last: dict = {}
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
-        self._bar = _start(total, label, variables)
+        self._bar = _start(total, label, done, variables)
 
     def update(self, step: int, **values) -> None:
         """Shows that `step` steps are done, at most so often as the output can bear."""
@@ -41,7 +42,7 @@ class Bar:
         self._bar.finish(dirty=error is not None)
 
 
-def _start(total, label, variables):
+def _start(total, label, done, variables):
     widgets = [label, " ", progressbar.Percentage(), " ", progressbar.Bar(), " "]
     for name, pattern in variables.items():
         widgets += [_Variable(name, pattern), "  "]
@@ -50,7 +51,7 @@ def _start(total, label, variables):
             format_not_started=" ", format_zero=" ", format="%(eta)s left", format_finished="in %(elapsed)s"
         )
     )
-    return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
+    return progressbar.ProgressBar(max_value=total, initial_value=done, widgets=widgets, fd=sys.stderr).start()
 
 
 class _Variable(progressbar.Variable):

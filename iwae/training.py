@@ -149,11 +149,9 @@ def train(
     validation = ValidationBound(model, valid, seed) if len(valid) else None
     keeper = Bookkeeper(model, settings, validation, len(images), batch, rows, seed, folder, set_rates, stop_requested)
     keeper.restore()
-    # TensorFlow takes the names of files as UTF-8, whatever the locale says.
-    events = os.fsencode(folder / "tensorboard").decode(errors="surrogateescape")
-    tensorboard = keras.callbacks.TensorBoard(events, write_graph=False, profile_batch=0)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
-    with progress.Bar(total * updates, "train", **variables) as keeper.bar:
+    done = keeper.epoch * updates + keeper.update
+    with keeper.events, progress.Bar(total * updates, "train", done, **variables) as keeper.bar:
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         ended: Exception | None = None
         while keeper.epoch < total and not keeper.stopped and ended is None:
@@ -165,7 +163,7 @@ def train(
                     steps_per_epoch=blocks_per_epoch(len(images), batch, rows, keeper.update),
                     shuffle=False,
                     verbose=0,
-                    callbacks=[keeper, tensorboard],
+                    callbacks=[keeper],
                 )
             except (StopRequested, NonFiniteBound, OSError) as error:
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
@@ -174,6 +172,30 @@ def train(
             raise ended
     if keeper.best_weights is not None:
         _assign(model.variables, keeper.best_weights)
+
+
+class Events:
+    """The curves of `log.csv` for TensorBoard, in a folder; as a context manager it closes the file.
+
+    Keras's own callback is not used: the process then grows by 5 kB an epoch.
+    """
+
+    def __init__(self, folder: Path):
+        # TensorFlow takes the names of files as UTF-8, whatever the locale says.
+        self._writer = tf.summary.create_file_writer(os.fsencode(folder).decode(errors="surrogateescape"))
+
+    def write(self, row: dict) -> None:
+        """`row` is one of `log.csv`."""
+        with self._writer.as_default():
+            for name in ("train_bound", "valid_bound", "learning_rate", "images_per_second"):
+                # NumPy's numbers: TensorFlow keeps every Python number it was ever given, some 2 kB each.
+                tf.summary.scalar(name, np.float32(row[name]), step=np.int64(row["epoch"]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
 
 
 class Bookkeeper(keras.callbacks.Callback):
@@ -195,7 +217,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.tracked = None  # state of the mean bound of a half epoch, restored
         self.best, self.best_weights, self.waited, self.stopped = -math.inf, None, 0, False
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
-        self.log, self.log_rows = self.folder / "log.csv", []
+        self.log, self.log_rows, self.events = self.folder / "log.csv", [], Events(self.folder / "tensorboard")
         self.updates = math.ceil(examples / batch)  # in an epoch
         self.snapshot = nonfinite.snapshot(model)
         self.bar: progress.Bar
@@ -242,10 +264,6 @@ class Bookkeeper(keras.callbacks.Callback):
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.examples / self.seconds, 1),
         }
-        logs.pop("nonfinite_update")
-        # For TensorBoard; NumPy's numbers, since TensorFlow keeps every Python float it was ever given, 2 kB each.
-        logs.update({name: np.float32(value) for name, value in logs.items()})
-        logs.update({name: np.float32(row[name]) for name in ("valid_bound", "learning_rate")})
         self._write_row(row)
         self.epoch, self.update, self.seconds = epoch + 1, 0, 0.0
         self._judge(row["valid_bound"])
@@ -316,6 +334,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.log_rows.append(row)
         with open(self.log, "a", newline="") as file:
             csv.DictWriter(file, log.COLUMNS, lineterminator="\n").writerow(row)
+        self.events.write(row)
 
     def _non_finite(self, what: str) -> NonFiniteBound:
         """The error, after a look at where it began: the last block of updates is done once more."""
