@@ -107,6 +107,7 @@ def matrix_product_rate(size: int = 2048, seconds: float = 0.1):
 def prepare(case: Case):
     """The model of a case and a function that runs it a few times and gives the seconds of one."""
     import keras
+    import tensorflow as tf
 
     from iwae import evaluation, training
     from iwae.model import IWAE
@@ -131,12 +132,18 @@ def prepare(case: Case):
     model.hold(training.ResidentImages(images, stochastic=True))
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
     rows = 100 if case.k <= 5 else 25
-    blocks = training.index_blocks(len(images), BATCH, rows, seed=1)
+    # As `fit` calls it, which is not what `train_on_batch` does: its threads are others, with memory of their own.
+    blocks = iter(
+        tf.data.Dataset.from_generator(
+            lambda: training.index_blocks(len(images), BATCH, rows, seed=1),
+            output_signature=(tf.TensorSpec([None, BATCH], tf.int32),),
+        ).prefetch(tf.data.AUTOTUNE)
+    )
+    model.make_train_function()
 
     def train() -> float:
-        (block,) = next(blocks)
         started = time.perf_counter()
-        model.train_on_batch(block)  # gives numbers, so it waits for the device
+        float(model.train_function(blocks)["bound"])  # a number, so it waits for the device
         return (time.perf_counter() - started) / rows
 
     return model, train
@@ -208,9 +215,7 @@ def child(case: Case, started: float) -> None:
 
 def peak_memory() -> float:
     """The most memory that this process had resident at once, in GiB."""
-    with contextlib.suppress(
-        OSError, StopIteration
-    ):  # Linux; there the other figure begins with what the parent process had
+    with contextlib.suppress(OSError, StopIteration):  # Linux, where the figure below counts the parent process too
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10
