@@ -51,7 +51,11 @@ def _start(total, label, done, variables):
             format_not_started=" ", format_zero=" ", format="%(eta)s left", format_finished="in %(elapsed)s"
         )
     )
-    return progressbar.ProgressBar(max_value=total, initial_value=done, widgets=widgets, fd=sys.stderr).start()
+    bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
+    if done:
+        bar.extra.clear()  # of the samples that the time left is judged from: the bar always starts at 0
+        bar.update(done, force=True)
+    return bar
 
 
 class _Variable(progressbar.Variable):

@@ -1,0 +1,38 @@
+"""The progress bar, as a log file gets it."""
+
+import re
+import subprocess
+import sys
+
+HEAD = """
+import time
+from iwae import progress
+"""
+
+
+def lines(script: str) -> list[str]:
+    """What a process that runs `script` writes to standard error."""
+    command = [sys.executable, "-c", HEAD + script]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+
+
+def test_the_last_state_is_shown():
+    shown = lines("""
+with progress.Bar(10, "train", bound="{value:.2f} nats") as bar:
+    for step in range(1, 11):
+        bar.update(step, bound=-step)
+""")
+    assert shown[0].startswith("train   0%")
+    assert shown[-1].startswith("train 100%") and "-10.00 nats" in shown[-1]
+
+
+def test_the_time_left_of_a_continued_bar_is_judged_by_what_this_process_did():
+    """Half a second for five steps, and a hundred steps left: ten seconds, and more on a busy machine."""
+    shown = lines("""
+with progress.Bar(1000, "train", 895) as bar:
+    time.sleep(0.5)
+    bar.update(900)
+    raise SystemExit  # interrupted: the bar shows where it was
+""")
+    assert shown[1].startswith("train  89%")
+    assert shown[-1].startswith("train  90%") and re.search("0:0[0-9]:[1-9]. left", shown[-1])
