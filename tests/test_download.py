@@ -295,8 +295,10 @@ def in_a_process(code, *arguments, **keywords):
     )
 
 
+# A shell starts background jobs with Ctrl-C ignored, and what they start inherits that: hence the handler.
 FETCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, ".")
 from iwae import download
 name, url, size, digest, cache = sys.argv[1:6]
