@@ -1,11 +1,13 @@
 """Progress bars on standard error: one line that moves on a terminal, a line every ten seconds in a log file."""
 
+import datetime
 import sys
 import time
 
 import progressbar
 
 SECONDS_ON_A_TERMINAL, SECONDS_IN_A_FILE = 0.1, 10.0
+SECONDS_OF_THE_TIME_LEFT = 20  # it is judged from so many of the last: an epoch's end, which is slower, counts in part
 
 
 class Bar:
@@ -48,7 +50,11 @@ def _start(total, label, done, variables):
         widgets += [_Variable(name, pattern), "  "]
     widgets.append(
         progressbar.AdaptiveETA(
-            format_not_started=" ", format_zero=" ", format="%(eta)s left", format_finished="in %(elapsed)s"
+            samples=datetime.timedelta(seconds=SECONDS_OF_THE_TIME_LEFT),
+            format_not_started=" ",
+            format_zero=" ",
+            format="%(eta)s left",
+            format_finished="in %(elapsed)s",
         )
     )
     bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
