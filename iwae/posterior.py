@@ -95,13 +95,14 @@ def _on_grid(model, log_joint, image, seed, ks, points):
     def log_q(z):
         return -0.5 * np.sum(np.log(2 * np.pi) + ((z - mean) / std) ** 2, axis=-1) - np.log(std).sum()
 
-    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), mean, std, points)
+    drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
+    joint_of_drawn = log_joint(image, drawn)
+    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, points)
     z = _points(axes)
     joint, q = log_joint(image, z), log_q(z)
     log_evidence = _log_integral(joint, axes)
     log_true = joint - log_evidence
-    drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
-    log_weights = log_joint(image, drawn) - log_q(drawn)
+    log_weights = joint_of_drawn - log_q(drawn)
     q_iw = {k: np.exp(q) * _share(joint - q, log_weights, k) for k in ks}
     shape = tuple(len(axis) for axis in axes[::-1])
     result = GridPosterior(
@@ -172,15 +173,16 @@ def _compiled_log_joint(model):
     return log_joint
 
 
-def _axes_around_mass(log_joint, mean, std, points):
+def _axes_around_mass(log_joint, drawn, joint_of_drawn, mean, std, points):
     """Axes of a grid around what matters of the posterior and of q; log p(x) on one around the former alone.
 
-    What matters is found on three coarse grids, each finer.
+    What matters is found on three coarse grids, each finer, and among draws of q, which hit a mode that is narrower
+    than the first grid's spacing.
     """
     low, high = np.full(len(mean), -REACH), np.full(len(mean), REACH)
     for _ in range(3):
-        z = _points(_axes(low, high, COARSE))
-        values = log_joint(z)
+        grid = _points(_axes(low, high, COARSE))
+        z, values = np.concatenate([grid, drawn]), np.concatenate([log_joint(grid), joint_of_drawn])
         dense = z[values > values.max() - NATS]
         step = (high - low) / (COARSE - 1)
         low, high = dense.min(axis=0) - step, dense.max(axis=0) + step

@@ -107,6 +107,17 @@ def test_resampled_draws_have_the_mean_of_q_iw(gaussian):
         assert np.all(np.abs(q.mean - mean) > 9 * error)  # or it would be a weak test
 
 
+def test_the_layers_of_a_resampled_draw_belong_together():
+    """With q the exact posterior, draws of both layers have its covariance."""
+    linear, n = reference.LinearGaussian(2), 4000
+    drawn = np.hstack(posterior.resample(linear.model, np.repeat(linear.x[:1], n, axis=0), k=5, seed=0))
+    _, covariance, _ = reference.gaussian_posterior(linear.model, linear.x[:1])
+    variance = np.diag(covariance)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / n)
+    assert np.all(np.abs(np.cov(drawn.T) - covariance) < 4.5 * error)
+    assert np.max(np.abs(covariance / error)[:3, 3:]) > 9  # or it would be a weak test
+
+
 def test_the_cropped_part_holds_the_share_along_each_dimension(gaussian):
     for grid in gaussian.grids:
         part = grid.cropped(share=0.9)
@@ -114,6 +125,34 @@ def test_the_cropped_part_holds_the_share_along_each_dimension(gaussian):
         np.testing.assert_array_equal(part.true, grid.true[np.ix_(rows, columns)])
         for kept in (grid.true[rows], grid.true[:, columns]):
             assert 0.9 <= kept.sum() * grid.cell < 0.999
+
+
+def two_narrow_modes(std):
+    """x = tanh(10 (z - a)) - tanh(10 (z - b)) + 0.1 e is 1 at z = a, a point of the first grid, and b, between two.
+
+    The posterior of x = 1 has two modes of width 0.01; q = N(0, std) whatever x is.
+    """
+    first = np.linspace(-posterior.REACH, posterior.REACH, posterior.COARSE)
+    a, b = first[47], (first[51] + first[52]) / 2
+    model = IWAE(1, (1,), ((2,),), likelihood="gaussian")
+    reference.set_linear(model, "q_z1", np.zeros((2, 1)), np.zeros(1), np.full(1, std**2))
+    reference.set_linear(model, "p_x", np.array([[1.0], [-1.0]]), np.zeros(1), np.full(1, 0.01))
+    hidden = model.decoder[0].hidden[0]
+    hidden.kernel.assign([[10.0, 10.0]])
+    hidden.bias.assign([-10 * a, -10 * b])
+    return model
+
+
+def log_p_of_two_narrow_modes(model):
+    z = np.linspace(-1, 1, 20_001)
+    joint = reference.log_likelihood(reference.weights_of(model), [[1.0]], z[:, None]) + stats.norm.logpdf(z)
+    return np.logaddexp.reduce(joint) + math.log(z[1] - z[0])
+
+
+def test_modes_narrower_than_the_first_grid_are_found():
+    model = two_narrow_modes(std=0.3)
+    (grid,) = posterior.on_grid(model, np.float32([[1.0]]), seed=0, ks=(1,), points=400)
+    assert grid.log_evidence == pytest.approx(log_p_of_two_narrow_modes(model), abs=1e-3)
 
 
 # ---- warnings and refusals ----
