@@ -116,6 +116,8 @@ class Record:
     device: str
     test: Mapping[str, Any]
     log: Sequence[Mapping[str, float]]
+    fingerprint: str = ""  # of the data
+    changed: tuple[str, ...] = ()  # parameters that were changed while it was trained, each with what it was
     first: "Record | None" = None
 
     @property
@@ -181,8 +183,18 @@ def _read(folder: Path) -> Record:
         raise ReportError(f"{folder / 'log.csv'}: expected a table that can be read, got: {error}") from None
     if not rows:
         raise ReportError(f"{folder / 'log.csv'}: expected a row for each epoch, found none")
-    device = environment.get("device") if isinstance(environment, dict) else None
-    return Record(folder, experiment, str(device or "?"), test, rows)
+    if not isinstance(environment, dict):
+        environment = {}
+    changed = environment.get("changed_parameters", [])
+    return Record(
+        folder,
+        experiment,
+        device=str(environment.get("device", "?")),
+        test=test,
+        log=rows,
+        fingerprint=str(environment.get("dataset_fingerprint", "")),
+        changed=tuple(map(str, changed)) if isinstance(changed, list) else (),
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -257,13 +269,14 @@ def published(record: Record) -> Published | None:
     if record.experiment.data.name in ("camel", "two_close_clusters"):
         same = (model.latent_units, model.hidden_units) == ((1,), ((5, 5),)) and record.first is None
         return CAMEL.get(record.objective) if same and (record.objective == "vae" or model.k == 20) else None
-    expected = "fixed" if data == "binarized_mnist" else "stochastic"
-    if model.likelihood != "bernoulli" or model.beta != 1 or _is_plane(record) or record.binarization != expected:
+    likelihood = model.likelihood == "bernoulli" and model.beta == 1
+    if not likelihood or _is_plane(record) or record.binarization != _paper_binarization(record):
         return None
     if record.experiment.training.start_from is not None:
-        if record.first is None or data != "mnist" or record.layers != 1:
+        first = record.first
+        if first is None or published(first) is None or {data, first.data} != {"mnist"} or record.layers != 1:
             return None
-        return CONTINUED.get((record.first.objective, record.first.experiment.model.k, record.objective, model.k))
+        return CONTINUED.get((first.objective, first.experiment.model.k, record.objective, model.k))
     return CELLS.get((data, record.objective, model.k, record.layers))
 
 
@@ -271,7 +284,12 @@ def departures(record: Record) -> list[str]:
     """Everything in which a run on the paper's datasets departs from the paper's protocol, each in a few words."""
     found = _departures_in_training(record)
     if record.experiment.training.start_from is not None:
-        before = _departures_in_training(record.first) if record.first else ["not found"]
+        first = record.first
+        before = _departures_in_training(first) if first else ["not found"]
+        if first and first.data != record.data:
+            before.append(f"data.name {first.data} (here: {record.data})")
+        if first and first.experiment.training.start_from is not None:
+            before.append(f"training.start_from {Path(first.experiment.training.start_from).name} (paper: none)")
         found += [f"first run: {text}" for text in before]
     threshold, paper = record.experiment.evaluation.active_unit_threshold, config.Evaluation()
     k, examples = record.test["k"], record.test["examples"]
@@ -295,11 +313,19 @@ def _departures_in_training(record: Record) -> list[str]:
     if training.early_stopping_patience is None:
         ignored.add("training.early_stopping_threshold")
     compared = [name for name in given if name.startswith(("model.", "training.")) or name == "data.batch_size"]
-    return [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes) + [
+    found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
+    if record.binarization != _paper_binarization(record):
+        found.append(f"data.binarization {record.binarization} (paper: {_paper_binarization(record)})")
+    found += [
         f"{name} {_shown(given[name])} (paper: {_shown(paper[name])})"
         for name in compared
         if name not in ignored and given[name] != paper[name]
     ]
+    return found + [text for text in record.changed if not any(f" {name} was " in text for name in ignored)]
+
+
+def _paper_binarization(record: Record) -> str:
+    return "fixed" if record.experiment.data.name == "binarized_mnist" else "stochastic"
 
 
 def _protocol(record: Record) -> Experiment:
@@ -318,7 +344,7 @@ def _protocol(record: Record) -> Experiment:
 
 
 def _is_plane(record: Record) -> bool:
-    return record.experiment.model.latent_units[-1] == 2
+    return record.experiment.model.latent_units == (2,)
 
 
 def _shown(value: Any) -> str:
@@ -500,12 +526,13 @@ def _table(records: Sequence[Record], base: Path, marks: _Marks) -> str:
     rows = []
     for cell in _cells_of(records).values():
         rows += [{header: write(record) for header, write in columns} for record in cell]
-        if len(cell) > 1:
-            values = [record.test["nll"] for record in cell]
+        seeds = _seeds_of(cell)
+        if len(seeds) > 1:
+            values = [record.test["nll"] for record in seeds]
             mean = f"**{statistics.mean(values):.{digits}f}**, sd {statistics.stdev(values):.{digits}f}"
             rows.append(
                 dict.fromkeys(rows[0], "")
-                | {"run": f"**mean of {len(cell)} seeds**", "NLL": mean, "published": rows[-1]["published"]}
+                | {"run": f"**mean of {len(seeds)} seeds**", "NLL": mean, "published": rows[-1]["published"]}
                 | {"difference": _difference(statistics.mean(values), cell[0])}
             )
     used = [header for header, _ in columns if any(row[header] for row in rows)]
@@ -561,9 +588,18 @@ def _duration(seconds: float) -> str:
 _NO_DIFFERENCE = {
     "name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call",
 }  # fmt: skip
+_DATA = "fingerprint of the data"  # files of one name may hold different data
+_CHANGED = "changed while trained"
 _NETWORK = ("model.latent_units", "model.hidden_units")
 # A change in these is a change of what is measured: such runs are not set beside each other.
-_OTHER_QUESTION = {"data.name", "data.binarization", "data.synthetic_examples", "model.likelihood", "evaluation.k"}
+_OTHER_QUESTION = {
+    "data.name",
+    "data.binarization",
+    "data.synthetic_examples",
+    "model.likelihood",
+    "evaluation.k",
+    _CHANGED,
+}
 
 
 def _parameters(record: Record) -> dict[str, str]:
@@ -580,6 +616,8 @@ def _parameters(record: Record) -> dict[str, str]:
         result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
     result["network"] = " - ".join(_shown(values[name]) for name in _NETWORK[::-1])
     result["evaluation.k"] = str(record.test.get("k"))
+    result[_DATA] = record.fingerprint
+    result[_CHANGED] = "; ".join(record.changed)
     return result
 
 
@@ -591,10 +629,20 @@ def _cells_of(records: Iterable[Record]) -> dict[tuple[tuple[str, str], ...], li
     return cells
 
 
+def _seeds_of(members: Sequence[Record]) -> list[Record]:
+    """One run for each seed, of those that were evaluated on the most examples."""
+    most = max(record.test.get("examples", 0) for record in members)
+    by_seed: dict[int, Record] = {}
+    for record in members:
+        if record.test.get("examples", 0) == most:
+            by_seed.setdefault(record.experiment.seed, record)
+    return list(by_seed.values())
+
+
 def _varying(cells: Iterable[tuple[tuple[str, str], ...]]) -> list[str]:
-    """The parameters that are not the same in all cells."""
+    """The parameters that are not the same in all cells, but for those that a name says already."""
     rows = [dict(cell) for cell in cells]
-    return [name for name in rows[0] if len({row[name] for row in rows}) > 1] if rows else []
+    return [name for name in rows[0] if len({row[name] for row in rows}) > 1 and name != _DATA] if rows else []
 
 
 def comparisons(records: Sequence[Record], level: int = 2) -> str:
@@ -637,12 +685,12 @@ def _compared(members: Sequence[Record], most: Mapping[str, int]) -> str:
     """The NLL of runs that differ in their seed alone; and on how many examples, if on fewer than others."""
     if not members:
         return ""
-    values = [record.test["nll"] for record in members]
-    fewest = min(record.test["examples"] for record in members)
-    of = f" ({fewest:,} examples)" if fewest < most[members[0].data] else ""
+    seeds = _seeds_of(members)
+    values, examples = [record.test["nll"] for record in seeds], seeds[0].test["examples"]
+    of = f" ({examples:,} examples)" if examples < most[seeds[0].data] else ""
     if len(values) > 1:
         return f"{statistics.mean(values):.3f}, sd {statistics.stdev(values):.3f} ({len(values)} seeds){of}"
-    return f"{values[0]:.3f} ± {members[0].test['nll_stderr']:.3f}{of}"
+    return f"{values[0]:.3f} ± {seeds[0].test['nll_stderr']:.3f}{of}"
 
 
 def _short(name: str) -> str:
@@ -706,16 +754,17 @@ def curves(records: Sequence[Record]) -> "Figure":
     labels = [", ".join(f"{_short(name)} {dict(key)[name]}" for name in varying) for key in cells]
     if not all(0 < len(label) <= 40 for label in labels):
         labels = [members[0].folder.name for members in cells.values()]
+    seeds = [_seeds_of(members) for members in cells.values()]
     lines = [
         (label if len(members) == 1 else f"{label}, {len(members)} seeds", _mean_columns(members))
-        for label, members in zip(labels, cells.values(), strict=True)
+        for label, members in zip(labels, seeds, strict=True)
     ]
     title = ", ".join(dict.fromkeys(record.data for record in records))
     if len(records) == 1:
         title = f"{records[0].folder.name} ({title})"
     elif {"model.objective", "model.k"} & set(varying):
         title += "; the bound that each run maximizes"
-    if len(cells) < len(records):
+    if any(len(members) > 1 for members in seeds):
         title += "; of several seeds, mean ± standard deviation"
     return plots.learning_curves(lines, title)
 

@@ -33,6 +33,7 @@ def make(
     epochs: int | None = None,
     bounds: Any = (-100.0, -90.0),
     evaluated: bool = True,
+    environment: dict[str, Any] | None = None,
 ) -> Path:
     """The files of a run, without weights: by default a cell of table 1 under the whole protocol of the paper."""
     experiment = DEFAULT if preset is None else presets.experiment(preset, DEFAULT)
@@ -41,7 +42,7 @@ def make(
         settings = experiment.training
         epochs = settings.epochs or (3**settings.stages - 1) // 2
     folder.mkdir(parents=True)
-    values = config.to_dict(experiment) | {"environment": {"device": "CPU, 2 cores, x86_64"}}
+    values = config.to_dict(experiment) | {"environment": {"device": "CPU, 2 cores, x86_64"} | (environment or {})}
     (folder / "experiment.json").write_text(json.dumps(values))
     if evaluated:
         (folder / "evaluation.json").write_text(json.dumps({"test": TEST | (test or {})}))
@@ -169,6 +170,18 @@ def test_every_departure_from_the_protocol_is_marked(
     assert all(f"a: {mark}" in text for mark in marks)
 
 
+@pytest.mark.parametrize(
+    ("change", "marked"),
+    [
+        ("after update 13: training.learning_rate was 0.01, is 0.001", True),
+        ("after update 13: training.stages was 5, is 8", False),  # the passes that were trained say it
+    ],
+)
+def test_parameters_changed_while_trained_are_marked(tmp_path: Path, change: str, marked: bool) -> None:
+    record = read(tmp_path / "run", environment={"changed_parameters": [change]})
+    assert report.departures(record) == [change] * marked
+
+
 def test_two_layers_are_measured_by_the_two_layer_protocol(tmp_path: Path) -> None:
     record = read(tmp_path / "run", "mnist_iwae_k50_2layers", test={"active_units": [26, 7]})
     assert report.departures(record) == []
@@ -211,6 +224,7 @@ def test_letters_go_on_after_z() -> None:
         ("mnist_vae_k1_1layer", {"model.beta": 0.5}, "MNIST, stochastic binarization (table 1)", None),
         ("mnist_iwae_k5_1layer", {"model.objective": "miwae"}, "MNIST, stochastic binarization (table 1)", None),
         ("mnist_iwae_k50_2d", {}, "MNIST, two latent units", None),
+        ("mnist_iwae_k50_2layers", {"model.latent_units": [100, 2]}, "MNIST, stochastic bina", "82.90 (26+7)"),
         ("mnist_iwae_k5_1layer", {"data.name": "digits"}, "digits, binarization: stochastic", None),
         (
             "mnist_iwae_k5_1layer",
@@ -290,6 +304,30 @@ def test_departures_of_the_first_run_are_marked_too(tmp_path: Path) -> None:
     assert report.departures(record) == ["first run: 40 passes over the data (paper: 3,280)"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "mark"),
+    [
+        ({"data.name": "fashion_mnist"}, "first run: data.name fashion_mnist (here: mnist)"),
+        ({"data.binarization": "threshold"}, "first run: data.binarization threshold (paper: stochastic)"),
+        ({"training.start_from": "results/zeroth"}, "first run: training.start_from zeroth (paper: none)"),
+    ],
+)
+def test_another_first_run_is_marked_and_compared_with_nothing(
+    tmp_path: Path, changes: dict[str, Any], mark: str
+) -> None:
+    make(tmp_path / "first", changes=changes)
+    record = report.read(continued(tmp_path / "then", str(tmp_path / "first"), "iwae", 50))
+    assert report.published(record) is None and mark in report.departures(record)
+
+
+def test_other_binarization_of_a_continued_run_is_marked(tmp_path: Path) -> None:
+    make(tmp_path / "first")
+    changes = {"training.start_from": str(tmp_path / "first"), "data.binarization": "threshold"}
+    record = read(tmp_path / "then", "mnist_vae_k1_1layer_then_iwae_k50", changes)
+    assert report.published(record) is None
+    assert report.departures(record) == ["data.binarization threshold (paper: stochastic)"]
+
+
 def test_a_continued_run_without_its_first_run_is_compared_with_nothing(tmp_path: Path) -> None:
     record = report.read(continued(tmp_path / "then", "gone", "iwae", 50))
     assert report.published(record) is None
@@ -323,6 +361,23 @@ def test_seeds_have_mean_and_spread(tmp_path: Path) -> None:
     assert mean["NLL"] == f"**{np.mean(values):.2f}**, sd {np.std(values, ddof=1):.2f}"
     assert mean["difference"] == f"{np.mean(values) - 86.76:+.2f}"
     assert other["run"] == "[other](other)"
+
+
+def test_the_spread_is_of_different_seeds_on_the_same_data(tmp_path: Path) -> None:
+    """Not of one run under two names, of fewer examples, or of another file of the same name."""
+    changes = {"data.name": "own.npz"}
+    make(tmp_path / "a", changes=changes, test={"nll": 86.0})
+    make(tmp_path / "copy_of_a", changes=changes, test={"nll": 86.0})
+    make(tmp_path / "fewer", changes=changes | {"seed": 2}, test={"nll": 80.0, "examples": 1000})
+    make(
+        tmp_path / "other", changes=changes | {"seed": 3}, test={"nll": 50.0}, environment={"dataset_fingerprint": "x"}
+    )
+    records, _ = report.find([], tmp_path)
+    assert "seeds" not in report.tables(records, tmp_path)
+    make(tmp_path / "seed4", changes=changes | {"seed": 4}, test={"nll": 87.0})
+    records, _ = report.find([], tmp_path)
+    (mean,) = [row for row in rows_of(report.tables(records, tmp_path)) if "seeds" in row["run"]]
+    assert (mean["run"], mean["NLL"]) == ("**mean of 2 seeds**", "**86.50**, sd 0.71")
 
 
 def test_runs_that_differ_in_one_parameter_are_compared_on_it(tmp_path: Path) -> None:
@@ -504,7 +559,7 @@ def test_runs_by_path_and_by_name(tmp_path: Path, capsys: pytest.CaptureFixture)
         make(tmp_path / name)
     assert report.main(["--results_dir", str(tmp_path), "a", str(tmp_path / "b"), "nope", "a"]) == 0
     out, err = capsys.readouterr()
-    assert [row["run"].split("]")[0] for row in rows_of(out)] == ["[a", "[b"] + ["**mean of 2 seeds**"]
+    assert [row["run"].split("]")[0] for row in rows_of(out)] == ["[a", "[b"]
     assert err == f"left out: {tmp_path / 'nope' / 'experiment.json'}: expected the file of a run, found none\n"
 
 
