@@ -148,18 +148,22 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
 def _variant(start: Experiment, cell: str | None, words: Mapping, point: Mapping[str, Sequence[str]]) -> Experiment:
     """`start` with what the command line changes in it, and at one point of the grid, under a name that says so."""
     changed = with_words(start, {**words, **point})
-    in_name = set(point)
-    if cell is not None and "name" not in words:
-        in_name |= {
-            name
-            for name, _, _ in config.differences(start, changed)
-            if name not in _NOT_IN_NAME and not name.startswith("evaluation.")
-        }
-    values = config.flatten(changed)
-    order = sorted(in_name, key=lambda name: (name == "seed", list(values).index(name)))
-    ending = "".join(f"_{_label(name, values[name])}" for name in order)
-    changed = dataclasses.replace(changed, name=changed.name + ending)
+    changes = {
+        name
+        for name, _, _ in config.differences(start, changed)
+        if cell is not None and name not in _NOT_IN_NAME and not name.startswith("evaluation.")
+    }
+    ending = _ending(changed, changes | set(point))
+    own = ending if "name" not in words else _ending(changed, set(point))
+    changed = dataclasses.replace(changed, name=changed.name + own)
     return changed if cell is None else presets.continuation(cell, changed, ending)
+
+
+def _ending(experiment: Experiment, parameters: set[str]) -> str:
+    """The end of a run's name that says what these parameters are, the seed last."""
+    values = config.flatten(experiment)
+    order = sorted(parameters, key=lambda name: (name == "seed", list(values).index(name)))
+    return "".join(f"_{_label(name, values[name])}" for name in order)
 
 
 def _label(name: str, value: Any) -> str:

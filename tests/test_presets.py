@@ -71,6 +71,13 @@ def test_table_2_of_several_seeds_continues_the_run_of_the_same_seed() -> None:
         assert then.seed == seed
 
 
+def test_a_continuation_with_a_name_starts_from_the_same_run_as_without() -> None:
+    words = "--preset mnist_vae_k1_1layer_then_iwae_k50 --training.stages 4"
+    without, named = planned(words) + planned(f"{words} --name own")
+    assert named.name == "own"
+    assert named.training.start_from == without.training.start_from == "elsewhere/mnist_vae_k1_1layer_stages4"
+
+
 def test_a_continuation_can_start_elsewhere_and_take_another_time() -> None:
     words = "--preset mnist_vae_k1_1layer_then_iwae_k50 --name x --training.start-from other --training.epochs 2"
     (experiment,) = planned(words)
