@@ -97,7 +97,8 @@ def _ratios(model, x, k, repeats, seed, names):
         own = signals[i]
         shared = signals[names.index("dreg")] if name in UNBIASED and "dreg" in names else own
         variance = sums_of_squares[i] / repeats - own
-        ratios[name] = np.sqrt(np.maximum(shared, 0) / variance)
+        # Where no gradient flows there is no signal: 0, not 0 / 0.
+        ratios[name] = np.sqrt(np.maximum(shared, 0) / np.maximum(variance, np.finfo(np.float64).tiny))
     return ratios
 
 

@@ -33,9 +33,30 @@ def run_child(results: str) -> None:
 
 
 def resident(pid: int) -> float:
-    """Resident memory of a process in MB."""
+    """Resident memory of a process in MB; 0 of one that has just ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:"))
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:")), 0.0)
+
+
+def watch(child: subprocess.Popen, folder: Path, seconds: float, saved: set, samples: list) -> None:
+    """Adds the updates of all checkpoints that are seen to `saved`, and memory (MB) and open files to `samples`."""
+    while not log.read(folder / "log.csv"):
+        if child.poll() is not None:
+            raise SystemExit(f"the run ended with status {child.returncode}")
+        time.sleep(0.5)
+    started = shown = time.monotonic()
+    while time.monotonic() - started < seconds and child.poll() is None:
+        time.sleep(1)
+        saved.add(checkpoints.latest_update(folder / "checkpoints"))
+        samples.append((resident(child.pid), len(list(Path(f"/proc/{child.pid}/fd").iterdir()))))
+        if time.monotonic() - shown > 30 or len(samples) == 1:
+            shown = time.monotonic()
+            memory, files = samples[-1]
+            print(
+                f"{(shown - started) / 60:5.1f} min: {memory:.0f} MB, {files} open files, "
+                f"{len(log.read(folder / 'log.csv'))} epochs, {len(saved)} checkpoints seen",
+                flush=True,
+            )
 
 
 def main() -> int:
@@ -50,30 +71,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as results:
         folder, saved, samples = Path(results) / "soak", set(), []
         command = [sys.executable, __file__, "--child", results]
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while not log.read(folder / "log.csv"):
-            if child.poll() is not None:
-                raise SystemExit(f"the run ended with status {child.returncode}")
-            time.sleep(0.5)
-        started = shown = time.monotonic()
-        while time.monotonic() - started < 60 * arguments.minutes and child.poll() is None:
-            time.sleep(1)
-            saved.add(checkpoints.latest_update(folder / "checkpoints"))
-            samples.append((resident(child.pid), len(list(Path(f"/proc/{child.pid}/fd").iterdir()))))
-            if time.monotonic() - shown > 30 or len(samples) == 1:
-                shown = time.monotonic()
-                memory, files = samples[-1]
-                print(
-                    f"{(shown - started) / 60:5.1f} min: {memory:.0f} MB, {files} open files, "
-                    f"{len(log.read(folder / 'log.csv'))} epochs, {len(saved)} checkpoints seen",
-                    flush=True,
-                )
-        child.send_signal(signal.SIGTERM)
-        if child.wait() != 128 + signal.SIGTERM:
-            failed.append(f"exit status {child.returncode}")
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+            try:
+                watch(child, folder, 60 * arguments.minutes, saved, samples)
+                child.send_signal(signal.SIGTERM)
+                if child.wait() != 128 + signal.SIGTERM:
+                    failed.append(f"exit status {child.returncode}")
+            finally:
+                child.kill()
         rows = log.read(folder / "log.csv")
         _, state = checkpoints.load(folder / "checkpoints") or (None, {})
 
+    if len(saved) < 2:
+        failed.append("fewer than two checkpoints were seen")
     steady = samples[len(samples) // 5 :]
     memory, files = zip(*steady, strict=True)
     growth, allowed = max(memory[-10:]) - max(memory[:10]), 0.02 * memory[0] + 0.001 * len(rows)

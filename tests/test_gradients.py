@@ -80,3 +80,12 @@ def test_the_seed_says_all(model):
     )
     np.testing.assert_array_equal(one, same)
     assert np.all(one != other)
+
+
+def test_no_gradient_has_no_signal(model, monkeypatch):
+    def none(of, x, noise, weights, seed):
+        return tf.constant(0.0), [tf.zeros(v.shape) for v in model.trainable_variables]
+
+    monkeypatch.setitem(estimators.ESTIMATORS, "none", none)
+    found = gradients.signal_to_noise(model, X, (2,), samples=20, seed=0, names=("none",))["none"]
+    np.testing.assert_array_equal(found, 0)

@@ -36,3 +36,16 @@ with progress.Bar(1000, "train", 895) as bar:
 """)
     assert shown[1].startswith("train  89%")
     assert shown[-1].startswith("train  90%") and re.search("0:0[0-9]:[1-9]. left", shown[-1])
+
+
+def test_one_slow_step_does_not_make_minutes_hours():
+    """Ten quick steps and one of two seconds: 89 like them on average take half a minute, like the last one three."""
+    shown = lines("""
+progress.SECONDS_IN_A_FILE = 0.0
+with progress.Bar(100, "train") as bar:
+    for step in range(1, 12):
+        time.sleep(2 if step == 11 else 0.1)
+        bar.update(step)
+    raise SystemExit
+""")
+    assert shown[-1].startswith("train  11%") and re.search("0:0[01]:.. left", shown[-1])
