@@ -357,9 +357,8 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
                 panel.contour(z1, z2, densities[0], [level], colors=LINES[1], linewidths=1)
             if name in row.kl:
                 panel.set_xlabel(f"KL = {row.kl[name]:.2f} nats")
-            if j:
-                panel.tick_params(labelleft=False)
-            else:
+            panel.tick_params(labelsize=8, labelleft=j == 0)
+            if j == 0:
                 panel.set(xlabel="$z_1$", ylabel="$z_2$")
             if i == 0 or list(row.densities) != list(rows[i - 1].densities):
                 panel.set_title(name)
