@@ -219,8 +219,8 @@ def latent_scatter(
 
     Args:
         points: [n, 2], see `project`.
-        labels: [n] integers or None. Up to ten classes have a colour each and their number at their median; more have a
-            colour bar.
+        labels: [n] integers or None. Up to ten classes have a colour each and their number at their median, or beside
+            it where another's is; more have a colour bar.
         title: says run, dataset, objective and k.
         kind: what was done to get a point from q(z|x): its mean, a draw, or a draw resampled by importance weight.
         axis_labels: of the two dimensions.
@@ -232,6 +232,7 @@ def latent_scatter(
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top of the others
     style: dict[str, Any] = {"s": float(np.clip(30_000 / len(points), 4, 30)), "alpha": 0.7, "linewidths": 0}
     x, y = points[order].T
+    middles: dict[str, Array] = {}
     if labels is None:
         axes.scatter(x, y, color=LINES[0], **style)
     else:
@@ -246,14 +247,28 @@ def latent_scatter(
             axes.scatter(x, y, color=colours[order], **style)
             for colour, name in zip(CLASSES, classes, strict=False):
                 axes.scatter([], [], s=36, color=colour, label=f"{name:g}")
-                middle = np.median(points[labels == name], axis=0)
-                box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-                axes.annotate(f"{name:g}", middle, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+                middles[f"{name:g}"] = np.median(points[labels == name], axis=0)
             figure.legend(loc="outside right center", title="class", handletextpad=0.2)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
     if "spread" not in axis_labels[1]:
         axes.set_aspect("equal", adjustable="datalim")
+    figure.draw_without_rendering()  # where points of the data lie in the figure is known from here on
+    places = axes.transData.transform(np.reshape(list(middles.values()), (-1, 2)))
+    places = axes.transData.inverted().transform(_apart(places, 0.17 * figure.dpi))
+    for name, colour, place in zip(middles, CLASSES, places, strict=False):
+        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
+        axes.annotate(name, place, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
     return figure
+
+
+def _apart(places: Array, distance: float) -> Array:
+    """Points of a plane [n, 2], those nearer to each other than a distance pushed apart."""
+    places = places + 1e-3 * distance * np.random.default_rng(0).standard_normal(places.shape)  # none on another
+    for _ in range(200):
+        between = places[:, None] - places
+        apart = np.linalg.norm(between, axis=-1, keepdims=True) + np.eye(len(places))[..., None] * distance
+        places = places + np.sum(between / apart * np.maximum(distance - apart, 0) / 2, axis=1)
+    return places
 
 
 @_styled

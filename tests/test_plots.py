@@ -462,7 +462,20 @@ def test_points_have_the_colour_of_their_label() -> None:
     for point, colour in zip(scatter.get_offsets().data, scatter.get_facecolors(), strict=True):
         assert matplotlib.colors.to_hex(colour[:3]) == wanted[at[tuple(point)]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "8"]
-    np.testing.assert_allclose(figure.axes[0].texts[1].xy, np.median(POINTS[1::2], axis=0))
+    np.testing.assert_allclose(figure.axes[0].texts[1].xy, np.median(POINTS[1::2], axis=0), atol=0.01)
+
+
+def test_numbers_of_classes_do_not_lie_on_each_other() -> None:
+    """Three classes have one median; the fourth is far away, and its number at its own."""
+    labels, points = np.repeat([0, 1, 2, 3], 40), np.concatenate([POINTS] * 3 + [POINTS + 9])
+    figure = plots.latent_scatter(points, labels, TITLE, "means", ("a", "b"))
+    figure.canvas.draw()
+    texts = figure.axes[0].texts
+    boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
+    centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]) / 2
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.hypot(*(centres[i] - centres[j])) > 0.9 * boxes[0].width
+    np.testing.assert_allclose(texts[3].xy, np.median(points[labels == 3], axis=0), atol=0.01)
 
 
 def test_no_bar_of_the_histogram_holds_active_and_inactive_units() -> None:
