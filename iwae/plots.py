@@ -484,8 +484,10 @@ def interpolations(images: ArrayLike, title: str) -> Figure:
     """Decoded images [n_pairs, steps, H, W] on the straight way between two latent codes, a row a pair."""
     images = _array("images", images, "n_pairs steps H W")
     rows, columns, _, width = images.shape
-    figure, (axes,) = _figure("Interpolations between two test images", title, *_size(images, rows, columns, 8))
+    size = _size(images, rows, columns, 8, ticks=0.3)
+    figure, (axes,) = _figure("Interpolations between two test images", title, *size)
     _mosaic(axes, images)
+    axes.set_anchor("N")  # the layout makes no room for both ticks and a label below an image
     some = slice(None, None, -(-columns // 11))
     share = np.linspace(0, 1, columns)[some]
     axes.set_xticks(((np.arange(columns) + 0.5) * width - 0.5)[some], [f"{step:.2g}" for step in share])
@@ -731,10 +733,12 @@ def _array(
     return array
 
 
-def _size(images: Array, rows: int, columns: int, width: float, labels: float = 0.4) -> tuple[float, float]:
-    """Width and height in inches of a figure that is one mosaic, with `labels` inches at its left."""
+def _size(
+    images: Array, rows: int, columns: int, width: float, labels: float = 0.4, ticks: float = 0.0
+) -> tuple[float, float]:
+    """Width and height in inches of a figure that is one mosaic, with `labels` inches at its left, `ticks` below."""
     height, across = images.shape[-2:]
-    return width, (width - labels) * rows * height / (columns * across) + 0.9
+    return width, (width - labels) * rows * height / (columns * across) + 0.9 + ticks
 
 
 def _mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:

@@ -201,6 +201,12 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
         [("fraction of the way", "")],
         [],
     ),
+    "interpolations of digits": (
+        lambda: plots.interpolations(np.ones((5, 11, 28, 28)), TITLE),
+        "Interpolations",
+        [("fraction of the way", "")],
+        [],
+    ),
     "one dimension": (
         one_dimensional,
         "A one-dimensional model",
