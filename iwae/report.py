@@ -307,13 +307,16 @@ def _departures_in_training(record: Record) -> list[str]:
     given, paper = config.flatten(record.experiment), config.flatten(_protocol(record))
     training = record.experiment.training
     passes = PASSES if training.start_from is None else 3 ** (presets.PAPER_STAGES - 1)
-    ignored = {"training.stages", "training.epochs", "training.start_from", "training.updates_per_call"}
-    if training.schedule != "multistep":
-        ignored |= {"training.gamma", "training.milestones"}
+    found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
+    length = {f"training.{name}" for name in ("stages", "epochs", "start_from", "updates_per_call")}
+    ignored = length | {"training.gamma", "training.milestones"}
+    if training.schedule == "multistep":
+        ignored.add("training.schedule")
+        steps = f"multistep, times {training.gamma:.3g} after epochs {_shown(training.milestones)}"
+        found.append(f"training.schedule {steps} (paper: {paper['training.schedule']})")
     if training.early_stopping_patience is None:
         ignored.add("training.early_stopping_threshold")
     compared = [name for name in given if name.startswith(("model.", "training.")) or name == "data.batch_size"]
-    found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
     if record.binarization != _paper_binarization(record):
         found.append(f"data.binarization {record.binarization} (paper: {_paper_binarization(record)})")
     found += [
@@ -321,7 +324,7 @@ def _departures_in_training(record: Record) -> list[str]:
         for name in compared
         if name not in ignored and given[name] != paper[name]
     ]
-    return found + [text for text in record.changed if not any(f" {name} was " in text for name in ignored)]
+    return found + [text for text in record.changed if not any(f" {name} was " in text for name in length)]
 
 
 def _paper_binarization(record: Record) -> str:

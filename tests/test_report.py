@@ -149,6 +149,11 @@ def test_a_run_under_the_whole_protocol_has_no_mark(tmp_path: Path) -> None:
         ({"training.learning_rate": 0.01}, {}, ["training.learning_rate 0.01 (paper: 0.001)"]),
         ({"training.beta_1": 0.99}, {}, ["training.beta_1 0.99 (paper: 0.9)"]),
         ({"training.schedule": "constant", "training.epochs": 3280}, {}, ["training.schedule constant (paper: burda)"]),
+        (
+            {"training.schedule": "multistep", "training.epochs": 3280, "training.milestones": [1, 4]},
+            {},
+            ["training.schedule multistep, times 0.1 after epochs 1,4 (paper: burda)"],
+        ),
         ({"training.early_stopping_patience": 5}, {}, ["training.early_stopping_patience 5 (paper: None)"]),
         ({"data.batch_size": 100}, {}, ["data.batch_size 100 (paper: 20)"]),
         ({}, {"k": 50}, ["L_50 (paper: L_5000)"]),
@@ -174,6 +179,7 @@ def test_every_departure_from_the_protocol_is_marked(
     ("change", "marked"),
     [
         ("after update 13: training.learning_rate was 0.01, is 0.001", True),
+        ("after update 13: training.gamma was 1e+30, is 0.1", True),
         ("after update 13: training.stages was 5, is 8", False),  # the passes that were trained say it
     ],
 )
