@@ -189,7 +189,7 @@ def _read(folder: Path) -> Record:
     return Record(
         folder,
         experiment,
-        device=str(environment.get("device", "?")),
+        device=str(environment.get("device") or "?"),
         test=test,
         log=rows,
         fingerprint=str(environment.get("dataset_fingerprint", "")),

@@ -201,12 +201,6 @@ FIGURES: dict[str, tuple[Callable[[], Figure], str, list[tuple[str, str] | None]
         [("fraction of the way", "")],
         [],
     ),
-    "interpolations of digits": (
-        lambda: plots.interpolations(np.ones((5, 11, 28, 28)), TITLE),
-        "Interpolations",
-        [("fraction of the way", "")],
-        [],
-    ),
     "one dimension": (
         one_dimensional,
         "A one-dimensional model",
@@ -469,6 +463,13 @@ def test_points_have_the_colour_of_their_label() -> None:
         assert matplotlib.colors.to_hex(colour[:3]) == wanted[at[tuple(point)]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "8"]
     np.testing.assert_allclose(figure.axes[0].texts[1].xy, np.median(POINTS[1::2], axis=0), atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(5, 11, 28, 28), (5, 11, 8, 8)])
+def test_the_label_below_interpolations_is_whole(shape: tuple[int, ...]) -> None:
+    figure = plots.interpolations(np.ones(shape), TITLE)
+    figure.canvas.draw()
+    assert figure.get_tightbbox().y0 > 0.03  # inches
 
 
 def test_numbers_of_classes_do_not_lie_on_each_other() -> None:
