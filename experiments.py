@@ -38,7 +38,7 @@ def experiment() -> Experiment:
             beta_1=0.9,  # Adam: decay of the first moment (0.9)
             beta_2=0.999,  # Adam: decay of the second moment (0.999)
             epsilon=1e-4,  # Adam: added to the root of the second moment (0.0001)
-            schedule="burda",  # burda: stages of 1, 3, 9, ... epochs; constant and multistep need epochs (burda)
+            schedule="burda",  # burda: stages of 1, 3, 9, ... epochs; cosine ends at zero and needs epochs (burda)
             stages=5,  # of schedule burda; 5 are 121 epochs (8, which are 3280 epochs)
             epochs=None,  # passes over the training examples; None: all of the stages (3280)
         ),

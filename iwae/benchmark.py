@@ -54,7 +54,7 @@ def all_cases() -> list[Case]:
     for layers, k, objective in itertools.product(ARCHITECTURES, (1, 5, 50), ("vae", "iwae")):
         cases.append(Case("train", layers, k, objective))
         if objective == "iwae":
-            estimators = ["sampled", "sticking_the_landing"] + (["dreg"] if layers == 1 else [])
+            estimators = ("sampled", "sticking_the_landing", "dreg")
             cases += [Case("train", layers, k, objective, name) for name in estimators]
     return cases + [Case("evaluate", layers, EVALUATION_K) for layers in ARCHITECTURES] + [Case("start", 1, 50)]
 

@@ -184,13 +184,11 @@ def _rule_estimator_fits_objective(model: "Model") -> None:
 
 
 def _rule_one_layer_only(model: "Model") -> None:
-    for name in ("objective", "estimator"):
-        value = getattr(model, name)
-        if value in ("vae_analytic_kl", "dreg") and len(model.latent_units) > 1:
-            raise ConfigError(
-                f"model.{name}: expected a choice that works with {len(model.latent_units)} stochastic layers, "
-                f"got {value!r}, which needs one"
-            )
+    if model.objective == "vae_analytic_kl" and len(model.latent_units) > 1:
+        raise ConfigError(
+            f"model.objective: expected a choice that works with {len(model.latent_units)} stochastic layers, "
+            f"got {model.objective!r}, which needs one"
+        )
 
 
 def _rule_parameters_of_other_objectives(model: "Model") -> None:
@@ -278,6 +276,19 @@ def _rule_schedule_has_its_epochs(training: "Training") -> None:
         )
 
 
+def _rule_warmup_belongs_to_cosine(training: "Training") -> None:
+    if training.schedule != "cosine" and training.warmup_epochs:
+        raise ConfigError(
+            f"training.warmup_epochs: expected 0 with training.schedule {training.schedule!r} (it belongs to "
+            f"'cosine'), got {training.warmup_epochs}"
+        )
+    if training.schedule == "cosine" and training.epochs is not None and training.warmup_epochs >= training.epochs:
+        raise ConfigError(
+            f"training.warmup_epochs: expected fewer than the {training.epochs} of training.epochs, "
+            f"got {training.warmup_epochs}"
+        )
+
+
 def _rule_milestones_belong_to_multistep(training: "Training") -> None:
     if training.schedule == "multistep" and not training.milestones:
         raise ConfigError("training.milestones: expected at least one epoch with training.schedule 'multistep', got []")
@@ -304,9 +315,10 @@ class Training(_Section):
     epsilon: Positive = 1e-4
     """Adam: added to the root of the second moment. Paper: 0.0001."""
 
-    schedule: Literal["burda", "constant", "multistep"] = "burda"
-    """Learning rate over the epochs: stages i = 0, 1, ... of 3^i epochs at learning_rate * 10^(-i/7) (burda), constant,
-    or times gamma after each milestone (multistep). Paper: burda."""
+    schedule: Literal["burda", "cosine", "constant", "multistep"] = "burda"
+    """Learning rate over the epochs: stages i = 0, 1, ... of 3^i epochs at learning_rate * 10^(-i/7) (burda), half a
+    cosine that ends at zero with the last update (cosine), constant, or times gamma after each milestone (multistep).
+    Paper: burda."""
 
     stages: Stages = 8
     """Stages of schedule burda; n stages are (3^n - 1) / 2 epochs. Paper: 8, which are 3280 epochs."""
@@ -314,6 +326,9 @@ class Training(_Section):
     epochs: Count | None = None
     """Passes over the training examples. None, for schedule burda only: all epochs of its stages; a number stops it
     after so many. Paper: 3280."""
+
+    warmup_epochs: CountOrZero = 0
+    """Schedule cosine: epochs over which the learning rate first rises from zero."""
 
     milestones: Increasing = ()
     """Schedule multistep: epochs after which the learning rate is multiplied by gamma, increasing."""
@@ -336,7 +351,11 @@ class Training(_Section):
     """Updates in one call of the compiled loop. Changes speed and how often the progress bar moves, no result."""
 
     _path: ClassVar[str] = "training"
-    _rules: ClassVar = (_rule_schedule_has_its_epochs, _rule_milestones_belong_to_multistep)
+    _rules: ClassVar = (
+        _rule_schedule_has_its_epochs,
+        _rule_warmup_belongs_to_cosine,
+        _rule_milestones_belong_to_multistep,
+    )
 
 
 @dataclass(frozen=True)

@@ -73,22 +73,24 @@ def sticking_the_landing(model, x, noise, weights, seed):
 
 
 def dreg(model, x, noise, weights, seed):
-    """Doubly reparameterized gradient of the IWAE bound (Tucker et al. 2018, eq. 8), one stochastic layer.
+    """Doubly reparameterized gradient of the IWAE bound (Tucker et al. 2018, eq. 8), for any number of layers.
 
-    The encoder's gradient is sum_i w~_i^2 (d log w_i / d z_i) (d z_i / d phi), with q's parameters held fixed in log w;
-    the decoder's is the usual one. Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
+    All layers of z_i are one sample of q(z | x): the encoder's gradient is sum_i w~_i^2 (d log w_i / d z_i)
+    (d z_i / d phi), with q's parameters held fixed in log w, every layer of z_i a variable of its own in the first
+    derivative, and the dependence of each layer on those below it in the second. The decoder's is the usual one.
+    Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
     """
     with tf.GradientTape(persistent=True) as tape:
         terms = model.log_weight_terms(x, noise, stop_posterior=True)
         log_weights = terms.log_weights()
     bound = tf.reduce_sum(weights * model.objective(log_weights))
     normalized = bounds.normalized_weights(log_weights)
-    (z,) = terms.samples
-    decoder = model.decoder_variables
-    of_z, *of_decoder = tape.gradient(log_weights, [z, *decoder], output_gradients=weights * normalized)
-    of_encoder = tape.gradient(z, model.encoder_variables, output_gradients=normalized[..., None] * of_z)
+    decoder, depth = model.decoder_variables, len(terms.samples)
+    found = tape.gradient(log_weights, [*terms.samples, *decoder], output_gradients=weights * normalized)
+    of_z = [normalized[..., None] * gradient for gradient in found[:depth]]
+    of_encoder = tape.gradient(terms.drawn, model.encoder_variables, output_gradients=of_z)
     variables = [id(v) for v in (*decoder, *model.encoder_variables)]
-    by_variable = dict(zip(variables, (*of_decoder, *of_encoder), strict=True))
+    by_variable = dict(zip(variables, (*found[depth:], *of_encoder), strict=True))
     return bound, [by_variable[id(v)] for v in model.trainable_variables]
 
 

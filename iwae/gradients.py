@@ -16,11 +16,6 @@ MAX_REPEATS = 1000
 UNBIASED = ("dreg", "sampled", "reparameterized")
 
 
-def available(model) -> tuple[str, ...]:
-    """The estimators that can be compared on `model`: all of them, for several stochastic layers all but `dreg`."""
-    return tuple(name for name in estimators.ESTIMATORS if name != "dreg" or len(model.latent_units) == 1)
-
-
 def signal_to_noise(
     model,
     images: np.ndarray,
@@ -34,7 +29,7 @@ def signal_to_noise(
 
     For all weights of the encoder (and of the decoder) together it is |E g| / sqrt(E |g - E g|^2), g being the gradient
     that one draw of the noise gives. |E g|^2 is estimated without bias. Unbiased estimators have the same E g, so it is
-    taken from `dreg` for all of them where that is there: the others would need far more repeats to see it.
+    taken from `dreg` for all of them where that is one of `names`: the others would need far more repeats to see it.
 
     Args:
         model: an `IWAE`.
@@ -43,13 +38,13 @@ def signal_to_noise(
         samples: importance samples an image drawn for each of them, in gradients of k samples each, of which there are
             2 at least and `MAX_REPEATS` at most.
         seed: of all noise.
-        names: of the estimators; None: those `available`.
+        names: of the estimators; None: all of them.
         label: of the progress bar; None for no bar.
 
     Returns:
         By estimator, [2, len(ks)]: the ratios of the encoder's and of the decoder's gradient.
     """
-    names = tuple(names or available(model))
+    names = tuple(names or estimators.ESTIMATORS)
     x, results = tf.constant(images, tf.float32), []
     with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
         for i, k in enumerate(ks):

@@ -22,7 +22,8 @@ class LogWeightTerms(NamedTuple):
     log_likelihood: tf.Tensor  # log p(x | z_1), [k, B]
     log_prior: list[tf.Tensor]  # log p(z_l | z_{l+1}), each [k, B]; the last one is log p(z_L)
     log_posterior: list[tf.Tensor]  # log q(z_l | z_{l-1}), each [k, B]
-    samples: list[tf.Tensor]  # z_l, each [k, B, D_l]
+    samples: list[tf.Tensor]  # z_l as the densities have them, each [k, B, D_l]
+    drawn: list[tf.Tensor]  # the same numbers as the sampler drew them, each from `drawn` of the layer below
     posterior: list[tuple[tf.Tensor, tf.Tensor]]  # mean and log std of q(z_l | .): [1, B, D_1], then [k, B, D_l]
 
     def log_weights(self, beta: float | tf.Tensor = 1.0) -> tf.Tensor:
@@ -151,25 +152,29 @@ class IWAE(keras.Model):
             stop_posterior: no gradient flows to the parameters of q through log q (it still flows through z).
         """
         k = noise[0].shape[0]
-        posterior, samples, log_posterior = [], [], []
-        below = x
+        posterior, samples, drawn, log_posterior = [], [], [], []
+        below = sampled_below = x
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
-            mean, log_std = _apply(encoder, below)
-            z = mean + tf.exp(log_std) * epsilon
+            mean, log_std = _apply(encoder, sampled_below)
+            sampled_below = mean + tf.exp(log_std) * epsilon
+            if units is not None:
+                sampled_below = sampled_below * units[i]
+            z = tf.identity(sampled_below)  # a variable of its own to a tape, apart from the way it was drawn
             if stop_posterior:
                 frozen_mean, frozen_log_std = _apply(encoder, below, stop_weights=True)
                 log_posterior.append(layers.gaussian_log_prob(z, frozen_mean, frozen_log_std, units and units[i]))
             else:
                 log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
-            below = z if units is None else z * units[i]
+            below = z
             posterior.append((mean, log_std))
-            samples.append(below)
+            samples.append(z)
+            drawn.append(sampled_below)
         log_prior = []
         for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True)):
             mean, log_std = _apply(decoder, above)
             log_prior.append(layers.gaussian_log_prob(z, mean, log_std, units and units[i]))
         log_prior.append(layers.standard_gaussian_log_prob(samples[-1], units and units[-1]))
-        terms = LogWeightTerms(self.log_likelihood(x, samples[0]), log_prior, log_posterior, samples, posterior)
+        terms = LogWeightTerms(self.log_likelihood(x, samples[0]), log_prior, log_posterior, samples, drawn, posterior)
         for values in (terms.log_likelihood, *log_prior, *log_posterior):
             values.shape.assert_is_compatible_with((k, x.shape[0]))  # a broadcast would be silent
         return terms

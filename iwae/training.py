@@ -80,7 +80,7 @@ def epochs(settings) -> int:
 
 
 def learning_rate(settings, epoch: int) -> float:
-    """Learning rate of an epoch, counted from 0, under `config.Training`.
+    """Learning rate of an epoch, counted from 0, under a schedule of `config.Training` that goes by epochs.
 
     "burda": stage i = 0, 1, ... lasts 3^i epochs at learning_rate * 10^(-i/7) (Burda et al. 2015, section 5).
     "multistep": learning_rate times gamma for each of the milestones that has been reached.
@@ -91,6 +91,17 @@ def learning_rate(settings, epoch: int) -> float:
     if settings.schedule == "multistep":
         return settings.learning_rate * settings.gamma ** sum(epoch >= milestone for milestone in settings.milestones)
     return settings.learning_rate
+
+
+def cosine(settings, updates: int) -> keras.optimizers.schedules.CosineDecay:
+    """Learning rate by update under schedule "cosine", with `updates` updates an epoch; zero after the last one."""
+    warmup = settings.warmup_epochs * updates
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else settings.learning_rate,
+        decay_steps=settings.epochs * updates - warmup,
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
 
 
 class StopRequested(Exception):
@@ -134,16 +145,19 @@ def train(
         StopRequested: `stop_requested` said so; everything is saved.
     """
     model.hold(ResidentImages(images, stochastic))
+    updates = math.ceil(len(images) / batch)
+    by_update = settings.schedule == "cosine"
     optimizer = keras.optimizers.Adam(
-        settings.learning_rate, beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon
-    )
+        cosine(settings, updates) if by_update else settings.learning_rate,
+        beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
+    )  # fmt: skip
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer)
-    updates = math.ceil(len(images) / batch)
     rows, total = min(settings.updates_per_call, updates), epochs(settings)
 
     def set_rates(epoch: int) -> None:
-        optimizer.learning_rate.assign(learning_rate(settings, epoch))
+        if not by_update:
+            optimizer.learning_rate.assign(learning_rate(settings, epoch))
         model.beta.assign(beta * min(1.0, epoch / beta_warmup_epochs) if beta_warmup_epochs else beta)
 
     validation = ValidationBound(model, valid, seed) if len(valid) else None

@@ -8,13 +8,13 @@ import pytest
 import reference
 import tensorflow as tf
 
-from iwae import bounds, config, estimators, rng
+from iwae import bounds, config, estimators, layers, rng
 from iwae.model import IWAE
 
 pytestmark = pytest.mark.slow  # averages over many draws, a minute or more on two cores
 
 K, B, D = 3, 4, 7
-LATENT = {1: ((2,), ((6, 5),)), 2: ((4, 2), ((6,), (5, 3)))}
+LATENT = {1: ((2,), ((6, 5),)), 2: ((4, 2), ((6,), (5, 3))), 3: ((4, 3, 2), ((6,), (5,), (3,)))}
 X = reference.binary(B, D)
 OF_EXAMPLES = np.float32([0.1, 0.2, 0.3, 0.4])
 
@@ -95,11 +95,13 @@ SURELY = 5
 
 @pytest.fixture(scope="module")
 def eq_14():
-    """The averages of eq. 14 for one and two stochastic layers."""
+    """The averages of eq. 14 for one, two and three stochastic layers."""
     return {depth: averages(make(depth), "reparameterized", seed=depth) for depth in LATENT}
 
 
-@pytest.mark.parametrize(("estimator", "depth"), [("sampled", 1), ("sampled", 2), ("dreg", 1)])
+@pytest.mark.parametrize(
+    ("estimator", "depth"), [("sampled", 1), ("sampled", 2), ("dreg", 1), ("dreg", 2), ("dreg", 3)]
+)
 def test_unbiased_estimators_have_the_expectation_of_eq_14(eq_14, estimator, depth):
     found = deviations(averages(make(depth), estimator, seed=8), eq_14[depth])
     assert max(found.values()) < SURELY, found
@@ -172,25 +174,48 @@ def test_the_decoder_s_gradient_is_the_same_without_the_score_of_q(estimator):
     assert all(np.abs(encoder[path] - expected[path]).max() > 1e-3 for path in encoder)
 
 
-def test_dreg_is_its_formula():
-    """sum_i w~_i^2 (d log w_i / d z_i) (d z_i / d phi), from derivatives of each log weight taken one by one."""
-    model = make()
+@pytest.mark.parametrize("depth", LATENT)
+def test_dreg_is_its_formula(depth):
+    """sum_i w~_i^2 (d log w_i / d z_i) (d z_i / d phi), from derivatives of each log weight taken one by one.
+
+    log w is a function of all layers of z_i here, q's parameters held fixed; z_i is the function of phi that draws it.
+    """
+    model = make(depth)
     noise = reference.noise(K, B, model.latent_units)
+    fixed = [tf.constant(z) for z in model.log_weight_terms(tf.constant(X), noise).samples]
+    with tf.GradientTape() as tape:
+        tape.watch(fixed)
+        log_weights = log_weights_at(model, fixed)
+    of_z = tape.gradient(log_weights, fixed)  # each log weight depends on its own z alone
     with tf.GradientTape(persistent=True) as tape:
-        terms = model.log_weight_terms(tf.constant(X), noise, stop_posterior=True)
-        log_weights, (z,) = terms.log_weights(), terms.samples
-        total = tf.reduce_sum(log_weights)
-    of_z = tape.gradient(total, z).numpy()  # each log weight depends on its own z alone
+        drawn = model.log_weight_terms(tf.constant(X), noise).samples
     squared = bounds.normalized_weights(log_weights).numpy() ** 2 * OF_EXAMPLES
-    jacobians = tape.jacobian(z, model.encoder_variables)
-    _, found = gradients(model, "dreg", noise)
-    for variable, jacobian in zip(model.encoder_variables, jacobians, strict=True):
-        expected = np.einsum("kb,kbd,kbd...->...", squared, of_z, jacobian)
-        np.testing.assert_allclose(found[variable.path], expected, atol=1e-5, err_msg=variable.path)
+    expected = dict.fromkeys((variable.path for variable in model.encoder_variables), 0.0)
+    for z, gradient in zip(drawn, of_z, strict=True):
+        for path, jacobian in zip(expected, tape.jacobian(z, model.encoder_variables), strict=True):
+            if jacobian is not None:  # of a layer above this one
+                expected[path] = expected[path] + np.einsum("kb,kbd,kbd...->...", squared, gradient, jacobian)
+    same(of_encoder(gradients(model, "dreg", noise)[1]), expected)
 
 
-def test_with_one_sample_dreg_is_sticking_the_landing():
-    model = make(k=1)
+def log_weights_at(model, z):
+    """log p(x, z) - log q(z | x) at given z_l [K, B, D_l], from the layers one by one: [K, B]."""
+    total = model.log_likelihood(tf.constant(X), z[0]) + layers.standard_gaussian_log_prob(z[-1])
+    for i, below in enumerate([tf.tile(X[None], [K, 1, 1]), *z[:-1]]):
+        total -= layers.gaussian_log_prob(z[i], *on_samples(model.encoder[i], below))
+    for i, above in enumerate(z[1:]):
+        total += layers.gaussian_log_prob(z[i], *on_samples(model.decoder[i + 1], above))
+    return total
+
+
+def on_samples(layer, inputs):
+    flat = layer(tf.reshape(inputs, [K * B, -1]))
+    return [tf.reshape(values, [K, B, -1]) for values in flat]
+
+
+@pytest.mark.parametrize("depth", LATENT)
+def test_with_one_sample_dreg_is_sticking_the_landing(depth):
+    model = make(depth, k=1)
     same(gradients(model, "dreg")[1], gradients(model, "sticking_the_landing")[1])
 
 

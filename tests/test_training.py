@@ -48,6 +48,18 @@ def test_other_schedules():
     assert training.epochs(config.Training(stages=4, epochs=7)) == 7
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_the_cosine_rises_if_told_to_and_ends_at_zero(warmup):
+    settings = config.Training(schedule="cosine", epochs=10, learning_rate=0.02, warmup_epochs=warmup)
+    updates = 7
+    rates = np.array([training.cosine(settings, updates)(i) for i in range(10 * updates + 1)])
+    start = warmup * updates
+    np.testing.assert_allclose(rates[: start + 1], np.linspace(0 if warmup else 0.02, 0.02, start + 1), rtol=1e-5)
+    falling = 0.01 * (1 + np.cos(np.pi * np.arange(10 * updates + 1 - start) / (10 * updates - start)))
+    np.testing.assert_allclose(rates[start:], falling, atol=1e-8)
+    assert training.epochs(settings) == 10
+
+
 # ---- order ----
 
 
@@ -258,13 +270,17 @@ def stop_when_asked(times):
     return lambda model: next(asked) == times
 
 
-def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path):
+COSINE = {"schedule": "cosine", "warmup_epochs": 1}
+
+
+@pytest.mark.parametrize("changes", [{}, COSINE], ids=["constant", "cosine"])
+def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     """Weights, optimizer and log, after a stop within the first epoch and one at the end of the second."""
-    _, model, rows = whole
+    model, rows = train(tmp_path / "whole", **changes) if changes else whole[1:]
     for times, updates in ((1, 2), (7, 10)):
-        stopped, _ = train(tmp_path, stop_when_asked(times))
+        stopped, _ = train(tmp_path, stop_when_asked(times), **changes)
         assert int(stopped.optimizer.iterations) == updates
-    continued, continued_rows = train(tmp_path)
+    continued, continued_rows = train(tmp_path, **changes)
     assert_same(model, continued)
     assert without_times(continued_rows) == without_times(rows)
 
@@ -283,6 +299,15 @@ def test_a_finished_run_is_left_as_it_is(whole):
     again, rows_again = train(folder)
     assert_same(model, again)
     assert rows_again == rows
+
+
+def test_the_rate_of_the_cosine_is_that_of_each_update(tmp_path):
+    _, rows = train(tmp_path, **COSINE)
+    expected = training.cosine(settings(**COSINE), updates=5)
+    np.testing.assert_allclose(
+        [row["learning_rate"] for row in rows], [expected(5 * i) for i in (1, 2, 3, 4)], rtol=1e-6
+    )
+    assert rows[0]["learning_rate"] == pytest.approx(0.01) and rows[-1]["learning_rate"] == 0
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path):
