@@ -1,6 +1,6 @@
 """Fetch the datasets: `python datasets_download.py [NAME ...] [--data-dir DIR] [--mirror URL]`."""
 
-from iwae.download import main
+from iwae.data.download import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

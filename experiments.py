@@ -3,7 +3,7 @@
 Every parameter can be overridden for one run, `python experiments.py --model.k 5`; `--help` lists them all.
 """
 
-from iwae.command_line import main
+from iwae.cli.command_line import main
 from iwae.config import Data, Evaluation, Experiment, Model, Training
 
 

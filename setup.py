@@ -1,10 +1,10 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="iwae",
     version="0.1.0",
     description="Variational and importance weighted autoencoders in TensorFlow 2 and Keras",
-    packages=["iwae"],
+    packages=find_packages(include=["iwae", "iwae.*"]),
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18",
@@ -26,5 +26,5 @@ setup(
         "gpu": ["tensorflow[and-cuda]"],
         "test": ["pytest", "hypothesis", "ruff", "mypy"],
     },
-    entry_points={"console_scripts": ["datasets_download = iwae.download:main"]},
+    entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},
 )

@@ -4,7 +4,7 @@ import importlib
 
 from iwae import device
 from iwae.config import ConfigError, Data, Evaluation, Experiment, Model, Training
-from iwae.run import RunError, load_run, run
+from iwae.experiment import RunError, load_run, run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Imported when first used, so that `import iwae` does not wait for TensorFlow.
-_LAZY = {"IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.datasets", "load_dataset")}
+_LAZY = {"IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.data.loading", "load_dataset")}
 
 
 def __getattr__(name: str):

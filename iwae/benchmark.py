@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json:
         print(table(rows))
     if options.plot:
-        from iwae import plots
+        from iwae.figures import plots
 
         title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.name()}"
         plots.save(plots.time_against_k(rows, title), Path(options.plot))

@@ -19,7 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import checkpoints, log, nonfinite, progress, rng
+from iwae import progress, rng
+from iwae.diagnostics import nonfinite
+from iwae.runs import checkpoints, log
 
 # Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, in half the
 # memory of floats.

@@ -7,7 +7,7 @@ import pytest
 import reference
 from scipy import special
 
-from iwae import annealing, quadrature, tightness
+from iwae.diagnostics import annealing, quadrature, tightness
 from iwae.model import IWAE
 
 IMAGES, CHAINS, STEPS = 40, 200, 60

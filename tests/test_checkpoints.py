@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from iwae import checkpoints
-from iwae.checkpoints import CheckpointError
+from iwae.runs import checkpoints
+from iwae.runs.checkpoints import CheckpointError
 
 ARRAYS = {
     "model/000": np.float32([[1.5, -2], [3, np.pi]]),

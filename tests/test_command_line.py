@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrong_configurations import WRONG, changed
 
-from iwae import command_line, config
+from iwae import config
+from iwae.cli import command_line
 from iwae.config import ConfigError, Evaluation, Experiment, Model, Training
-from iwae.run import Interrupted, RunError
+from iwae.experiment import Interrupted, RunError
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = Experiment("run")

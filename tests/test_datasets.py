@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from iwae import datasets, download
-from iwae.datasets import DatasetError, binarize, load_dataset
+from iwae.data import download, loading
+from iwae.data.loading import DatasetError, binarize, load_dataset
 
 SYNTHETIC = ("camel", "linear2dim", "two_clusters", "two_close_clusters", "simple_2_layers", "circle")
 
@@ -77,15 +77,15 @@ def test_parsed_once_and_parsed_again_when_damaged(monkeypatch, tmp_path):
     contents, _ = mnist_files()
     place(monkeypatch, tmp_path, "mnist", contents)
     first = load_dataset("mnist", tmp_path)
-    parsed = tmp_path / "mnist" / datasets.PARSED
+    parsed = tmp_path / "mnist" / loading.PARSED
     good = parsed.read_bytes()
 
-    monkeypatch.setitem(datasets._PARSERS, "mnist", None)  # parsing now would fail
+    monkeypatch.setitem(loading._PARSERS, "mnist", None)  # parsing now would fail
     again = load_dataset("mnist", tmp_path)
     np.testing.assert_array_equal(again.test, first.test)
     np.testing.assert_array_equal(again.train_std, first.train_std)
     assert again.fingerprint == first.fingerprint
-    monkeypatch.setitem(datasets._PARSERS, "mnist", datasets._parse_mnist)
+    monkeypatch.setitem(loading._PARSERS, "mnist", loading._parse_mnist)
 
     random = np.random.default_rng(5)
     # A header that asks for less than is there, so that a reader never comes to the checksum at the end.
@@ -99,7 +99,7 @@ def test_parsed_once_and_parsed_again_when_damaged(monkeypatch, tmp_path):
     for content in damaged:
         parsed.write_bytes(content)
         mended = load_dataset("mnist", tmp_path)
-        for split in datasets.SPLITS:
+        for split in loading.SPLITS:
             np.testing.assert_array_equal(getattr(mended, split), getattr(first, split))
             np.testing.assert_array_equal(mended.labels[split], first.labels[split])
         assert mended.fingerprint == first.fingerprint
@@ -193,7 +193,7 @@ def test_digits():
     assert len({row.tobytes() for row in every}) == 1797  # scikit-learn's images all differ: none lost, none twice
     np.testing.assert_array_equal(np.unique(every), np.arange(17, dtype=np.float32) / 16)
     # Shuffled: every digit is in every part.
-    assert all(len(np.unique(data.labels[split])) == 10 for split in datasets.SPLITS)
+    assert all(len(np.unique(data.labels[split])) == 10 for split in loading.SPLITS)
     assert data.fingerprint == load_dataset("digits", seed=6).fingerprint
 
 
@@ -279,7 +279,7 @@ def test_cluster_labels():
     means = np.array([data.train[data.labels["train"] == c].mean(0) for c in range(4)])
     # 10,000 examples, 2,500 a cluster, sd 0.7: standard error 0.014.
     np.testing.assert_allclose(means, [[-2, -2], [-2, 2], [2, -2], [2, 2]], atol=5 * 0.014)
-    assert load_dataset("circle").labels == dict.fromkeys(datasets.SPLITS)
+    assert load_dataset("circle").labels == dict.fromkeys(loading.SPLITS)
 
 
 # A user's file

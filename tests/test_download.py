@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from test_datasets import mnist_files, table
 
-from iwae import datasets, download
-from iwae.download import DownloadError, fetch, main
+from iwae.data import download, loading
+from iwae.data.download import DownloadError, fetch, main
 
 FAULTS = ("truncate", "corrupt", "503", "404", "reset", "stall", "html")
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -235,8 +235,8 @@ def test_another_omniglot_file_is_refused(monkeypatch, tmp_path, serve):
     with pytest.raises(DownloadError, match="expected 016a3536ffe5e1d38e42563a18d7a78bfaf643ec"):
         fetch("omniglot", tmp_path, mirror=server.url)
     (tmp_path / "omniglot" / "chardata.mat").write_bytes(CONTENT)  # nor when placed by hand
-    with pytest.raises(datasets.DatasetError, match="chardata.mat is git blob id .* expected 016a3536"):
-        datasets.load_dataset("omniglot", tmp_path)
+    with pytest.raises(loading.DatasetError, match="chardata.mat is git blob id .* expected 016a3536"):
+        loading.load_dataset("omniglot", tmp_path)
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"?", b""])
@@ -300,7 +300,7 @@ FETCH = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, ".")
-from iwae import download
+from iwae.data import download
 name, url, size, digest, cache = sys.argv[1:6]
 download.FILES["mnist"] = (download.RemoteFile(name, (url,), digest, int(size)),)
 if len(sys.argv) > 6:
@@ -437,7 +437,7 @@ try:
 except SystemExit as end:
     assert end.code == 0
 print([m for m in ("numpy", "requests", "pooch", "tensorflow", "keras") if m in sys.modules])
-import iwae.datasets
+import iwae.data.loading
 iwae.datasets.load_dataset("camel")
 print([m for m in ("scipy", "sklearn", "requests", "pooch", "tensorflow", "keras") if m in sys.modules])
 """

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import iwae
-from iwae import checkpoints, config, log
-from iwae.run import is_finished
+from iwae import config
+from iwae.experiment import is_finished
+from iwae.runs import checkpoints, log
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one():
-    script = Path(__file__).with_name("kill_anywhere.py")
+    script = Path(__file__).parent / "programs" / "kill_anywhere.py"
     done = subprocess.run([sys.executable, script, "--kills", "4", "--seed", "9"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills" in done.stdout and "identical" in done.stdout

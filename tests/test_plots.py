@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from iwae import plots
+from iwae.figures import plots
 
 TITLE = "a_run$^$ (digits, IWAE, k = 7)"  # as mathematics this would be an error
 RANDOM = np.random.default_rng(5)
@@ -608,7 +608,7 @@ def test_import_brings_neither_tensorflow_nor_pyplot_and_changes_no_setting() ->
 def settings():  # to look at the backend would import pyplot
     return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
 before = settings()
-import iwae.plots
+import iwae.figures.plots
 print([name for name in ("tensorflow", "matplotlib.pyplot", "sklearn") if name in sys.modules], settings() == before)"""
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output == "[] True\n"

@@ -8,7 +8,7 @@ import pytest
 import reference
 from scipy import stats
 
-from iwae import posterior, quadrature
+from iwae.diagnostics import posterior, quadrature
 from iwae.model import IWAE
 
 KS = (1, 10, 100)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iwae import command_line, config, predecessor
+from iwae import config
+from iwae.cli import command_line, predecessor
 from iwae.config import ConfigError, Experiment
 
 DEFAULT = Experiment("mine", seed=7, tasks=("train",), results_dir="elsewhere")

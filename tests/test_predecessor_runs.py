@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from test_predecessor import SHAPES, text_of
 
-from iwae import command_line, datasets, log, predecessor
+from iwae.cli import command_line, predecessor
 from iwae.config import Experiment
+from iwae.data import loading
+from iwae.runs import log
 
 QUICK = ("linear", "two_clusters")  # the others take most of their time to compile
 
@@ -20,12 +22,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
     images = {
         f"x_{split}": random.integers(0, 2, (n, 28, 28), np.uint8)
-        for split, n in zip(datasets.SPLITS, (70, 20, 30), strict=True)
+        for split, n in zip(loading.SPLITS, (70, 20, 30), strict=True)
     }
-    examples = {split: images[f"x_{split}"].reshape(-1, 784).astype(np.float32) for split in datasets.SPLITS}
+    examples = {split: images[f"x_{split}"].reshape(-1, 784).astype(np.float32) for split in loading.SPLITS}
     (folder / "binarized_mnist").mkdir()
-    path = folder / "binarized_mnist" / datasets.PARSED
-    np.savez(path, largest=np.array(1), **images, **datasets._derived(examples))
+    path = folder / "binarized_mnist" / loading.PARSED
+    np.savez(path, largest=np.array(1), **images, **loading._derived(examples))
     return folder
 
 

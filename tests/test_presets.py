@@ -2,7 +2,8 @@
 
 import pytest
 
-from iwae import command_line, config, presets
+from iwae import config
+from iwae.cli import command_line, presets
 from iwae.config import ConfigError, Data, Evaluation, Experiment
 
 DEFAULT = Experiment("mine", seed=7, tasks=("train",), results_dir="elsewhere", data=Data(name="digits", path="cache"))

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iwae import config, log, presets, report
+from iwae import config
+from iwae.cli import presets
 from iwae.config import Experiment
+from iwae.report import tables
+from iwae.runs import log
 
 DEFAULT = Experiment("default")
 TEST = {
@@ -54,8 +57,8 @@ def make(
     return folder
 
 
-def read(folder: Path, *arguments: Any, **options: Any) -> report.Record:
-    return report.read(make(folder, *arguments, **options))
+def read(folder: Path, *arguments: Any, **options: Any) -> tables.Record:
+    return tables.read(make(folder, *arguments, **options))
 
 
 def rows_of(text: str, heading: str = "") -> list[dict[str, str]]:
@@ -80,12 +83,12 @@ def test_every_cell_of_the_paper_has_its_value() -> None:
     ]
     cells = [presets.PRESETS[name] for name in groups]
     keys = {(cell.data.name, cell.model.objective, cell.model.k, len(cell.model.latent_units)) for cell in cells}
-    assert keys == set(report.CELLS) and len(keys) == 30
-    assert str(report.CELLS["mnist", "vae", 1, 1]) == "86.76 (19)"
-    assert str(report.CELLS["mnist", "iwae", 50, 2]) == "82.90 (26+7)"
-    assert str(report.CELLS["omniglot", "vae", 5, 2]) == "106.31 (30+5)"
-    assert str(report.CELLS["omniglot", "iwae", 50, 1]) == "104.67 (41)"
-    assert str(report.CELLS["binarized_mnist", "iwae", 5, 2]) == "86.17 (21+5)"
+    assert keys == set(tables.CELLS) and len(keys) == 30
+    assert str(tables.CELLS["mnist", "vae", 1, 1]) == "86.76 (19)"
+    assert str(tables.CELLS["mnist", "iwae", 50, 2]) == "82.90 (26+7)"
+    assert str(tables.CELLS["omniglot", "vae", 5, 2]) == "106.31 (30+5)"
+    assert str(tables.CELLS["omniglot", "iwae", 50, 1]) == "104.67 (41)"
+    assert str(tables.CELLS["binarized_mnist", "iwae", 5, 2]) == "86.17 (21+5)"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_columns_of_the_paper_have_the_sum_they_have_there(
 ) -> None:
     values = [
         value.nll
-        for (data, objective, *_), value in report.CELLS.items()
+        for (data, objective, *_), value in tables.CELLS.items()
         if (data, objective in objectives) == (dataset, True)
     ]
     assert len(values) == 6 and sum(values) == pytest.approx(total, abs=1e-6)
@@ -113,14 +116,14 @@ def test_columns_of_the_paper_have_the_sum_they_have_there(
 @pytest.mark.parametrize("layers", [1, 2])
 def test_more_samples_and_iwae_are_better_in_the_published_numbers(dataset: str, layers: int) -> None:
     """A typing error would most likely break the order that the paper's tables have."""
-    values = [report.CELLS[dataset, "vae" if k == 1 else "iwae", k, layers].nll for k in (1, 5, 50)]
+    values = [tables.CELLS[dataset, "vae" if k == 1 else "iwae", k, layers].nll for k in (1, 5, 50)]
     assert values == sorted(values, reverse=True)
 
 
 def test_a_run_under_the_whole_protocol_has_no_mark(tmp_path: Path) -> None:
     record = read(tmp_path / "whole")
-    assert report.departures(record) == []
-    text = report.tables([record], tmp_path)
+    assert tables.departures(record) == []
+    text = tables.tables([record], tmp_path)
     assert "Departures" not in text and "arXiv:1509.00519" in text
     (row,) = rows_of(text, "## MNIST, stochastic binarization (table 1)")
     assert row["run"] == "[whole](whole)"
@@ -166,9 +169,9 @@ def test_every_departure_from_the_protocol_is_marked(
     tmp_path: Path, changes: dict[str, Any], test: dict[str, Any], marks: list[str]
 ) -> None:
     record = read(tmp_path / "run", changes=changes, test=test)
-    found = report.departures(record)
+    found = tables.departures(record)
     assert len(found) == len(marks) and all(text.startswith(mark) for text, mark in zip(found, marks, strict=True))
-    text = report.tables([record], tmp_path)
+    text = tables.tables([record], tmp_path)
     (row,) = rows_of(text)
     assert row["published"] == "86.76 (19)"
     assert row.get("departures", "") == ("a" if marks else "")
@@ -185,13 +188,13 @@ def test_every_departure_from_the_protocol_is_marked(
 )
 def test_parameters_changed_while_trained_are_marked(tmp_path: Path, change: str, marked: bool) -> None:
     record = read(tmp_path / "run", environment={"changed_parameters": [change]})
-    assert report.departures(record) == [change] * marked
+    assert tables.departures(record) == [change] * marked
 
 
 def test_two_layers_are_measured_by_the_two_layer_protocol(tmp_path: Path) -> None:
     record = read(tmp_path / "run", "mnist_iwae_k50_2layers", test={"active_units": [26, 7]})
-    assert report.departures(record) == []
-    (row,) = rows_of(report.tables([record], tmp_path))
+    assert tables.departures(record) == []
+    (row,) = rows_of(tables.tables([record], tmp_path))
     assert (row["active units"], row["published"]) == ("26+7", "82.90 (26+7)")
 
 
@@ -201,7 +204,7 @@ def test_one_departure_has_one_letter_in_all_tables(tmp_path: Path) -> None:
         read(tmp_path / "b", changes={"training.stages": 4, "data.batch_size": 30}),
         read(tmp_path / "c", "binarized_mnist_vae_k1_1layer", {"data.batch_size": 30}),
     ]
-    text = report.tables(records, tmp_path)
+    text = tables.tables(records, tmp_path)
     first, second = rows_of(text, "table 1")
     (third,) = rows_of(text, "(appendix)")
     assert (first["departures"], second["departures"], third["departures"]) == ("a", "a, b", "b")
@@ -209,7 +212,7 @@ def test_one_departure_has_one_letter_in_all_tables(tmp_path: Path) -> None:
 
 
 def test_letters_go_on_after_z() -> None:
-    assert [report._letters(i) for i in (0, 25, 26, 51, 52, 701, 702)] == ["a", "z", "aa", "az", "ba", "zz", "aaa"]
+    assert [tables._letters(i) for i in (0, 25, 26, 51, 52, 701, 702)] == ["a", "z", "aa", "az", "ba", "zz", "aaa"]
 
 
 # ---- groups ----
@@ -249,7 +252,7 @@ def test_a_run_is_in_its_group_with_its_published_value(
     tmp_path: Path, preset: str, changes: dict[str, Any], heading: str, value: str | None
 ) -> None:
     record = read(tmp_path / "run", preset, changes)
-    text = report.tables([record], tmp_path)
+    text = tables.tables([record], tmp_path)
     (row,) = rows_of(text, f"## {heading}")
     assert row.get("published") == value and ("difference" in row) == (value is not None)
     assert ("arXiv:1509.00519" in text) == (value is not None)
@@ -257,7 +260,7 @@ def test_a_run_is_in_its_group_with_its_published_value(
 
 def test_synthetic_data_have_the_true_density_beside_the_bound(tmp_path: Path) -> None:
     test = {"nll": 1.3642, "nll_stderr": 0.006, "true_log_likelihood": -1.3601, "active_units": [1]}
-    (row,) = rows_of(report.tables([read(tmp_path / "run", "camel_iwae_k20", test=test)], tmp_path))
+    (row,) = rows_of(tables.tables([read(tmp_path / "run", "camel_iwae_k20", test=test)], tmp_path))
     assert (row["NLL"], row["true density"], row["above it"]) == ("1.364 ± 0.006", "1.360", "+0.004")
 
 
@@ -270,7 +273,7 @@ TIGHTNESS = {
 
 def test_what_says_whether_the_bound_is_tight_has_a_table(tmp_path: Path) -> None:
     records = [read(tmp_path / "asked", test=TIGHTNESS), read(tmp_path / "not_asked")]
-    (row,) = rows_of(report.tables(records, tmp_path), "Is L_k tight?")
+    (row,) = rows_of(tables.tables(records, tmp_path), "Is L_k tight?")
     assert row == {
         "run": "[asked](asked)",
         "images": "100",
@@ -282,7 +285,7 @@ def test_what_says_whether_the_bound_is_tight_has_a_table(tmp_path: Path) -> Non
         "k-hat above 0.7": "7%",
         "effective samples (least)": "312 (2.4)",
     }
-    assert "Is L_k tight?" not in report.tables(records[1:], tmp_path)
+    assert "Is L_k tight?" not in tables.tables(records[1:], tmp_path)
 
 
 def continued(folder: Path, start: str, objective: str, k: int, **options: Any) -> Path:
@@ -296,18 +299,18 @@ def continued(folder: Path, start: str, objective: str, k: int, **options: Any) 
 def test_table_2_knows_the_run_it_continues(tmp_path: Path, first: tuple, then: tuple, value: float) -> None:
     """Found beside the continuation, though its path has changed since."""
     make(tmp_path / "first", f"mnist_{first[0]}_k{first[1]}_1layer", test={"nll": 86.9})
-    record = report.read(continued(tmp_path / "then", "elsewhere/first", *then))
-    assert report.published(record) is not None and report.published(record).nll == value  # type: ignore[union-attr]
-    assert report.departures(record) == []
-    (row,) = rows_of(report.tables([record], tmp_path), "## One objective after the other (table 2)")
+    record = tables.read(continued(tmp_path / "then", "elsewhere/first", *then))
+    assert tables.published(record) is not None and tables.published(record).nll == value  # type: ignore[union-attr]
+    assert tables.departures(record) == []
+    (row,) = rows_of(tables.tables([record], tmp_path), "## One objective after the other (table 2)")
     assert row["starts from"] == f"{first[0]}, k = {first[1]}: 86.90"
     assert row["passes"] == "3,280 + 2,187"
 
 
 def test_departures_of_the_first_run_are_marked_too(tmp_path: Path) -> None:
     make(tmp_path / "first", changes={"training.stages": 4}, evaluated=False)
-    record = report.read(continued(tmp_path / "then", str(tmp_path / "first"), "iwae", 50))
-    assert report.departures(record) == ["first run: 40 passes over the data (paper: 3,280)"]
+    record = tables.read(continued(tmp_path / "then", str(tmp_path / "first"), "iwae", 50))
+    assert tables.departures(record) == ["first run: 40 passes over the data (paper: 3,280)"]
 
 
 @pytest.mark.parametrize(
@@ -322,30 +325,30 @@ def test_another_first_run_is_marked_and_compared_with_nothing(
     tmp_path: Path, changes: dict[str, Any], mark: str
 ) -> None:
     make(tmp_path / "first", changes=changes)
-    record = report.read(continued(tmp_path / "then", str(tmp_path / "first"), "iwae", 50))
-    assert report.published(record) is None and mark in report.departures(record)
+    record = tables.read(continued(tmp_path / "then", str(tmp_path / "first"), "iwae", 50))
+    assert tables.published(record) is None and mark in tables.departures(record)
 
 
 def test_other_binarization_of_a_continued_run_is_marked(tmp_path: Path) -> None:
     make(tmp_path / "first")
     changes = {"training.start_from": str(tmp_path / "first"), "data.binarization": "threshold"}
     record = read(tmp_path / "then", "mnist_vae_k1_1layer_then_iwae_k50", changes)
-    assert report.published(record) is None
-    assert report.departures(record) == ["data.binarization threshold (paper: stochastic)"]
+    assert tables.published(record) is None
+    assert tables.departures(record) == ["data.binarization threshold (paper: stochastic)"]
 
 
 def test_a_continued_run_without_its_first_run_is_compared_with_nothing(tmp_path: Path) -> None:
-    record = report.read(continued(tmp_path / "then", "gone", "iwae", 50))
-    assert report.published(record) is None
-    assert report.departures(record) == ["first run: not found"]
-    (row,) = rows_of(report.tables([record], tmp_path))
+    record = tables.read(continued(tmp_path / "then", "gone", "iwae", 50))
+    assert tables.published(record) is None
+    assert tables.departures(record) == ["first run: not found"]
+    (row,) = rows_of(tables.tables([record], tmp_path))
     assert row["starts from"] == "gone" and "published" not in row
 
 
 def test_rows_are_in_the_order_of_the_paper(tmp_path: Path) -> None:
     names = ["mnist_iwae_k50_1layer", "mnist_vae_k1_2layers", "mnist_iwae_k5_1layer", "mnist_vae_k5_1layer"]
     records = [read(tmp_path / name, name) for name in names]
-    rows = rows_of(report.tables(records, tmp_path))
+    rows = rows_of(tables.tables(records, tmp_path))
     assert [(row["layers"], row["k"], row["objective"]) for row in rows] == [
         ("1", "5", "vae"),
         ("1", "5", "iwae"),
@@ -361,7 +364,7 @@ def test_seeds_have_mean_and_spread(tmp_path: Path) -> None:
     values = [86.0, 86.5, 87.3]
     records = [read(tmp_path / f"run{i}", changes={"seed": i}, test={"nll": nll}) for i, nll in enumerate(values)]
     records.append(read(tmp_path / "other", "mnist_iwae_k5_1layer", {"seed": 1}))
-    *rows, mean, other = rows_of(report.tables(records, tmp_path))
+    *rows, mean, other = rows_of(tables.tables(records, tmp_path))
     assert [row["run"] for row in rows] == [f"[run{i}](run{i})" for i in range(3)]
     assert mean["run"] == "**mean of 3 seeds**"
     assert mean["NLL"] == f"**{np.mean(values):.2f}**, sd {np.std(values, ddof=1):.2f}"
@@ -378,11 +381,11 @@ def test_the_spread_is_of_different_seeds_on_the_same_data(tmp_path: Path) -> No
     make(
         tmp_path / "other", changes=changes | {"seed": 3}, test={"nll": 50.0}, environment={"dataset_fingerprint": "x"}
     )
-    records, _ = report.find([], tmp_path)
-    assert "seeds" not in report.tables(records, tmp_path)
+    records, _ = tables.find([], tmp_path)
+    assert "seeds" not in tables.tables(records, tmp_path)
     make(tmp_path / "seed4", changes=changes | {"seed": 4}, test={"nll": 87.0})
-    records, _ = report.find([], tmp_path)
-    (mean,) = [row for row in rows_of(report.tables(records, tmp_path)) if "seeds" in row["run"]]
+    records, _ = tables.find([], tmp_path)
+    (mean,) = [row for row in rows_of(tables.tables(records, tmp_path)) if "seeds" in row["run"]]
     assert (mean["run"], mean["NLL"]) == ("**mean of 2 seeds**", "**86.50**, sd 0.71")
 
 
@@ -397,7 +400,7 @@ def test_runs_that_differ_in_one_parameter_are_compared_on_it(tmp_path: Path) ->
         for seed in (1, 2)
     ]
     records.append(read(tmp_path / "digits", "mnist_iwae_k50_1layer", {"data.name": "digits"}))
-    text = report.comparisons(records)
+    text = tables.comparisons(records)
     assert re.findall("^### (.*)$", text, re.M) == ["model.k", "model.objective"]
     iwae, vae = rows_of(text, "### model.k")
     assert iwae == {"objective": "iwae", "k 1": "", "k 5": "86.100 ± 0.240", "k 50": "85.100, sd 0.100 (3 seeds)"}
@@ -409,7 +412,7 @@ def test_runs_that_differ_in_one_parameter_are_compared_on_it(tmp_path: Path) ->
 
 def test_the_network_is_one_parameter(tmp_path: Path) -> None:
     records = [read(tmp_path / name, name) for name in ("mnist_iwae_k5_1layer", "mnist_iwae_k5_2layers")]
-    (row,) = rows_of(report.comparisons(records), "### network")
+    (row,) = rows_of(tables.comparisons(records), "### network")
     assert set(row) == {"network 200,200 - 50", "network 200,200/100,100 - 100,50"}
 
 
@@ -418,13 +421,13 @@ def test_fewer_examples_are_told_in_a_comparison(tmp_path: Path) -> None:
         read(tmp_path / "a", "mnist_iwae_k5_1layer"),
         read(tmp_path / "b", "mnist_iwae_k50_1layer", test={"examples": 1000}),
     ]
-    (row,) = rows_of(report.comparisons(records))
+    (row,) = rows_of(tables.comparisons(records))
     assert row == {"k 5": "86.500 ± 0.240", "k 50": "86.500 ± 0.240 (1,000 examples)"}
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
-    assert report.comparisons([]) == ""
-    assert report.comparisons([read(tmp_path / "a"), read(tmp_path / "b", changes={"seed": 2})]) == ""
+    assert tables.comparisons([]) == ""
+    assert tables.comparisons([read(tmp_path / "a"), read(tmp_path / "b", changes={"seed": 2})]) == ""
 
 
 # ---- runs that cannot be read ----
@@ -468,7 +471,7 @@ def test_a_damaged_run_gives_one_line_and_the_others_are_reported(
     path.unlink()
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert report.main(["--results_dir", str(tmp_path)]) == 0
+    assert tables.main(["--results_dir", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert [row["run"] for row in rows_of(out)][0].startswith("[whole]")
     (line,) = [line for line in out.splitlines() if line.startswith("- ")]
@@ -480,12 +483,12 @@ def test_a_log_that_was_cut_short_loses_its_last_line_only(tmp_path: Path) -> No
     folder = make(tmp_path / "run", bounds=range(-40, 0), epochs=40)
     text = (folder / "log.csv").read_text()
     (folder / "log.csv").write_text(text[: text.rindex(",")])
-    assert report.read(folder).passes == 39
+    assert tables.read(folder).passes == 39
 
 
 def test_a_run_that_is_not_evaluated_yet_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     make(tmp_path / "young", evaluated=False, epochs=12)
-    assert report.main(["--results_dir", str(tmp_path)]) == 0
+    assert tables.main(["--results_dir", str(tmp_path)]) == 0
     assert "- young: not evaluated yet, 12 passes trained" in capsys.readouterr().out
 
 
@@ -494,8 +497,8 @@ def test_a_run_of_an_earlier_version_has_the_defaults(tmp_path: Path) -> None:
     values = json.loads((folder / "experiment.json").read_text())
     del values["evaluation"]["active_unit_threshold"], values["model"]["groups"], values["environment"]
     (folder / "experiment.json").write_text(json.dumps(values))
-    record = report.read(folder)
-    assert report.departures(record) == [] and record.device == "?"
+    record = tables.read(folder)
+    assert tables.departures(record) == [] and record.device == "?"
 
 
 def test_an_objective_of_the_user_is_reported_without_a_published_value(
@@ -505,7 +508,7 @@ def test_an_objective_of_the_user_is_reported_without_a_published_value(
     folder = make(tmp_path / "run", "mnist_iwae_k5_1layer")
     text = (folder / "experiment.json").read_text()
     (folder / "experiment.json").write_text(text.replace('"objective": "iwae"', '"objective": "median"'))
-    (row,) = rows_of(report.tables([report.read(folder)], tmp_path))
+    (row,) = rows_of(tables.tables([tables.read(folder)], tmp_path))
     assert row["objective"] == "median" and "published" not in row
 
 
@@ -516,11 +519,11 @@ def test_it_writes_readme_of_the_results_with_links_from_there(tmp_path: Path, c
     results = tmp_path / "results"
     make(results / "run a", changes={"name": "x"})
     (results / "unrelated").mkdir()
-    assert report.main(["--results_dir", str(results), "--write"]) == 0
+    assert tables.main(["--results_dir", str(results), "--write"]) == 0
     text = (results / "README.md").read_text()
     assert text == capsys.readouterr().out
     assert text.startswith("# Results\n") and "[run a](run%20a)" in text
-    assert report.main(["--results_dir", str(results), "--write"]) == 0
+    assert tables.main(["--results_dir", str(results), "--write"]) == 0
     assert (results / "README.md").read_text() == text
 
 
@@ -528,12 +531,12 @@ def test_it_replaces_what_lies_between_the_markers(tmp_path: Path, monkeypatch: 
     make(tmp_path / "results" / "run")
     monkeypatch.chdir(tmp_path)
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter ü\n", encoding="utf-8")
-    assert report.main(["--readme", "README.md"]) == 0
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter ü\n", encoding="utf-8")
+    assert tables.main(["--readme", "README.md"]) == 0
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{report.BEGIN}\n\n### MNIST, ") and text.endswith(f"\n{report.END}\nafter ü\n")
+    assert text.startswith(f"before\n{tables.BEGIN}\n\n### MNIST, ") and text.endswith(f"\n{tables.END}\nafter ü\n")
     assert "[run](results/run)" in text and "old" not in text
-    assert report.main(["--readme", "README.md"]) == 0
+    assert tables.main(["--readme", "README.md"]) == 0
     assert readme.read_text(encoding="utf-8") == text
 
 
@@ -541,11 +544,11 @@ def test_it_replaces_what_lies_between_the_markers(tmp_path: Path, monkeypatch: 
     "text",
     [
         "none",
-        report.BEGIN,
-        report.END,
-        report.END + report.BEGIN,
-        report.BEGIN * 2 + report.END,
-        report.BEGIN + report.END * 2,
+        tables.BEGIN,
+        tables.END,
+        tables.END + tables.BEGIN,
+        tables.BEGIN * 2 + tables.END,
+        tables.BEGIN + tables.END * 2,
     ],
 )
 def test_a_file_without_the_two_markers_is_left_as_it_is(
@@ -554,16 +557,16 @@ def test_a_file_without_the_two_markers_is_left_as_it_is(
     make(tmp_path / "results" / "run")
     (tmp_path / "README.md").write_text(text)
     arguments = ["--results_dir", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")]
-    assert report.main(arguments) == 2
+    assert tables.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'README.md'}: expected the lines {report.BEGIN} and {report.END}")
+    assert line.startswith(f"error: {tmp_path / 'README.md'}: expected the lines {tables.BEGIN} and {tables.END}")
     assert (tmp_path / "README.md").read_text() == text
 
 
 def test_runs_by_path_and_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("a", "b", "c"):
         make(tmp_path / name)
-    assert report.main(["--results_dir", str(tmp_path), "a", str(tmp_path / "b"), "nope", "a"]) == 0
+    assert tables.main(["--results_dir", str(tmp_path), "a", str(tmp_path / "b"), "nope", "a"]) == 0
     out, err = capsys.readouterr()
     assert [row["run"].split("]")[0] for row in rows_of(out)] == ["[a", "[b"]
     assert err == f"left out: {tmp_path / 'nope' / 'experiment.json'}: expected the file of a run, found none\n"
@@ -573,14 +576,14 @@ def test_runs_by_path_and_by_name(tmp_path: Path, capsys: pytest.CaptureFixture)
     ("folder", "message"), [("nope", "expected a folder of runs"), ("", "expected at least one run")]
 )
 def test_no_run_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture, folder: str, message: str) -> None:
-    assert report.main(["--results_dir", str(tmp_path / folder)]) == 2
+    assert tables.main(["--results_dir", str(tmp_path / folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
 
 
 def test_what_a_name_holds_cannot_break_the_table(tmp_path: Path) -> None:
     record = read(tmp_path / "a|b](c", changes={"name": "x"})
-    (row,) = rows_of(report.tables([record], tmp_path))
+    (row,) = rows_of(tables.tables([record], tmp_path))
     assert row["run"] == r"[a\|b\](c](a%7Cb%5D%28c)"
 
 
@@ -593,7 +596,7 @@ def test_learning_curves_of_several_runs_are_in_one_file(tmp_path: Path) -> None
             epochs=30,
         )
     path = tmp_path / "curves.png"
-    assert report.main(["--results_dir", str(tmp_path / "results"), "--curves", str(path)]) == 0
+    assert tables.main(["--results_dir", str(tmp_path / "results"), "--curves", str(path)]) == 0
     assert path.read_bytes()[1:4] == b"PNG"
 
 
@@ -604,10 +607,10 @@ def test_learning_curves_of_seeds_are_a_mean_with_its_spread(tmp_path: Path) -> 
         for i, row in enumerate(bounds)
     ]
     other = read(tmp_path / "other", "mnist_iwae_k1_1layer", bounds=np.zeros(12), epochs=12)
-    columns = report._mean_columns(records)
+    columns = tables._mean_columns(records)
     np.testing.assert_allclose(columns["train_bound"], bounds[:, :10].mean(axis=0), atol=1e-12)
     np.testing.assert_allclose(columns["train_bound_spread"], bounds[:, :10].std(axis=0, ddof=1), atol=1e-12)
-    figure = report.curves([*records, other])
+    figure = tables.curves([*records, other])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert any(label.startswith("training, objective vae, 3 seeds") for label in labels)
     assert any(label.startswith("validation, objective iwae (") for label in labels)
@@ -617,7 +620,7 @@ def test_learning_curves_of_seeds_are_a_mean_with_its_spread(tmp_path: Path) -> 
 def test_neither_tensorflow_nor_weights_are_needed(tmp_path: Path) -> None:
     make(tmp_path / "results" / "run")
     code = (
-        "import sys; from iwae import report; status = report.main(sys.argv[1:]); "
+        "import sys; from iwae import report; status = tables.main(sys.argv[1:]); "
         "sys.exit(status or any(name in sys.modules for name in ('tensorflow', 'keras', 'matplotlib')))"
     )
     arguments = ["--results_dir", str(tmp_path / "results"), "--write"]

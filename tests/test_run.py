@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import iwae
-from iwae import config, log, training
-from iwae.run import build_model, is_finished
+from iwae import config, training
+from iwae.experiment import build_model, is_finished
+from iwae.runs import log
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(

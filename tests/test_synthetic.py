@@ -10,9 +10,13 @@ import tensorflow as tf
 from scipy import stats
 
 import iwae
-from iwae import config, datasets, evaluation, presets, quadrature, report, training
+from iwae import config, evaluation, training
+from iwae.cli import presets
 from iwae.config import Experiment
+from iwae.data import loading
+from iwae.diagnostics import quadrature
 from iwae.model import IWAE
+from iwae.report import tables
 
 # ---- quadrature ----
 
@@ -95,7 +99,7 @@ def test_a_gaussian_decoder_starts_stable_with_every_seed(name: str) -> None:
     preset, updates, examples = presets.PRESETS[name], 50, 500
 
     def fresh(seed: int) -> tuple[IWAE, np.ndarray]:
-        data = datasets.load_dataset(preset.data.name, seed=seed, synthetic_examples=examples)
+        data = loading.load_dataset(preset.data.name, seed=seed, synthetic_examples=examples)
         sizes = {"latent_units": preset.model.latent_units, "hidden_units": preset.model.hidden_units}
         scale = {"data_mean": data.train_mean, "data_std": data.train_std}
         model = IWAE(data.train.shape[1], **sizes, **scale, k=preset.model.k, likelihood="gaussian", seed=seed)
@@ -141,7 +145,7 @@ TINY = Experiment(
 
 def test_the_true_log_density_is_beside_the_bound(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = iwae.run(config.replace(TINY, {"results_dir": str(tmp_path)}))
-    data = datasets.load_dataset("camel", seed=123, synthetic_examples=60)
+    data = loading.load_dataset("camel", seed=123, synthetic_examples=60)
     assert data.log_density is not None
     exact = data.log_density(data.test[evaluation.spread(60, 25)]).mean()
     written = json.loads((tmp_path / "camel" / "evaluation.json").read_text())
@@ -172,8 +176,8 @@ def test_a_continued_run_goes_from_the_weights_of_the_first_to_the_report(tmp_pa
         np.testing.assert_allclose(one, two, atol=1e-6)
     assert after.experiment.model.objective == "iwae"
 
-    records, problems = report.find([], tmp_path)
-    assert problems == [] and "| vae, k = 3 |" in report.tables(records, tmp_path)
+    records, problems = tables.find([], tmp_path)
+    assert problems == [] and "| vae, k = 3 |" in tables.tables(records, tmp_path)
     (tmp_path / "first" / "model.weights.h5").unlink()
     iwae.load_run(tmp_path / "then")  # needs the first run no more
     anew = config.replace(then, {"name": "anew"})

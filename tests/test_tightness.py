@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 
-from iwae import annealing, tightness
+from iwae.diagnostics import annealing, tightness
 
 K, STEPS, CHAINS, IMAGES = 1000, 60, 50, 40
 SETTINGS = types.SimpleNamespace(k=K, ais_steps=STEPS, ais_chains=CHAINS)

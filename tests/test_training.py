@@ -13,8 +13,9 @@ import pytest
 import reference
 import tensorflow as tf
 
-from iwae import checkpoints, config, log, training
+from iwae import config, training
 from iwae.model import IWAE
+from iwae.runs import checkpoints, log
 
 # ---- schedule ----
 

@@ -63,7 +63,7 @@ FILES: dict[str, tuple[RemoteFile, ...]] = {
     "mnist": _files(
         (
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://ossci-loading.s3.amazonaws.com/mnist/",
         ),
         ("train-images-idx3-ubyte.gz", 9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         ("train-labels-idx1-ubyte.gz", 28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
@@ -356,14 +356,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    from iwae import datasets
+    from iwae.data import loading
 
     failed = []
     for name in dict.fromkeys(options.names or DEFAULT):
         try:
             fetch(name, options.data_dir, mirror=options.mirror, timeout=options.timeout)
-            datasets.load_dataset(name, options.data_dir)  # parses what is new
-        except (DownloadError, datasets.DatasetError) as error:
+            loading.load_dataset(name, options.data_dir)  # parses what is new
+        except (DownloadError, loading.DatasetError) as error:
             print(error, file=sys.stderr)
             failed.append(name)
         except KeyboardInterrupt:
@@ -377,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _table(data_dir: str | None) -> str:
     """What is cached, a row a dataset."""
-    from iwae import datasets
+    from iwae.data import loading
 
     folder = cache_dir(data_dir)
     rows: list[tuple[str, ...]] = [
@@ -387,8 +387,8 @@ def _table(data_dir: str | None) -> str:
         paths = [folder / name / file.name for file in files]
         try:
             size = sum(path.stat().st_size for path in paths)
-            data = datasets.load_dataset(name, data_dir)
-        except (OSError, datasets.DatasetError):
+            data = loading.load_dataset(name, data_dir)
+        except (OSError, loading.DatasetError):
             rows.append((name, "not cached", "", "", "", "", ""))
             continue
         splits = (data.train, data.valid, data.test)

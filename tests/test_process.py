@@ -1,4 +1,4 @@
-"""`iwae.apart`: several runs, each in a process of its own; what becomes of errors, signals and finished runs.
+"""`iwae.runs.process`: several runs, each in a process of its own; what becomes of errors, signals and finished runs.
 
 The runs here are stand-ins, put in place by a script that the child process imports as its main module.
 """
@@ -19,9 +19,10 @@ SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 
-from iwae import apart, command_line
+from iwae.cli import command_line
+from iwae.runs import process
 from iwae.config import ConfigError, Experiment
-from iwae.run import RunError, _Signals
+from iwae.experiment import RunError, _Signals
 
 
 def run(experiment):
@@ -44,11 +45,11 @@ def run(experiment):
 
 
 WHAT = {1: None, 2: RunError("no space"), 3: ConfigError("name: taken"), 4: ZeroDivisionError("x"), 5: "die", 6: "wait"}
-apart.run = run
+process.run = run
 
 if __name__ == "__main__":
     experiments = [Experiment(f"run{seed}", seed=int(seed), results_dir=sys.argv[1]) for seed in sys.argv[2:]]
-    sys.exit(command_line.run_all(experiments, apart.run_apart))
+    sys.exit(command_line.run_all(experiments, process.run_apart))
 """
 
 

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from iwae import evaluation, plots, posterior
+from iwae import evaluation
+from iwae.diagnostics import posterior
+from iwae.figures import plots
 
 if TYPE_CHECKING:
-    from iwae.annealing import Draws
-    from iwae.run import Run
+    from iwae.diagnostics.annealing import Draws
+    from iwae.experiment import Run
 
 RESAMPLED_FROM = 100  # draws from q, of which one is picked by its weight
 DRAWS = 200  # shown on top of a posterior

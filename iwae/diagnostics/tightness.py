@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from iwae import annealing, bounds, evaluation, rng
+from iwae import bounds, evaluation, rng
+from iwae.diagnostics import annealing
 
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
 ROUNDING = 1e-3  # nats by which log weights may differ that ought to be one number: float32

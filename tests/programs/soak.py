@@ -1,6 +1,6 @@
 """Trains for a long time with a checkpoint every few seconds and watches the process from outside.
 
-    python tests/soak.py --minutes 60
+    python tests/programs/soak.py --minutes 60
 
 The default experiment, with epochs enough not to end. Resident memory must stay flat (after a warm-up of a fifth of the
 time it may grow by 2 % and the log's own 1 kB an epoch), the number of open files must not grow, and after SIGTERM each
@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from iwae import checkpoints, log  # noqa: E402
+from iwae.runs import checkpoints, log  # noqa: E402
 
 CHECKPOINT_SECONDS = 3.0
 FOREVER = ("--training.schedule", "constant", "--training.epochs", "1000000", "--training.updates-per-call", "10")
@@ -26,7 +26,8 @@ FOREVER = ("--training.schedule", "constant", "--training.epochs", "1000000", "-
 
 def run_child(results: str) -> None:
     import experiments
-    from iwae import command_line, training
+    from iwae import training
+    from iwae.cli import command_line
 
     training.Bookkeeper.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     command_line.main(experiments.experiment, ["--name", "soak", "--results-dir", results, *FOREVER])

@@ -1,6 +1,6 @@
 """Kills a run at random moments with SIGKILL, continues it each time, and compares the end with an uninterrupted run.
 
-    python tests/kill_anywhere.py --kills 20 --seed 1
+    python tests/programs/kill_anywhere.py --kills 20 --seed 1
 
 The run is the default experiment made small, with checkpoints several times a second. What must be equal: every array
 of the final weights and of the last checkpoint, bit for bit; log.csv but for its two columns of times, and with these
@@ -21,10 +21,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from iwae import checkpoints, log  # noqa: E402
+from iwae.runs import checkpoints, log  # noqa: E402
 
 SMALL = (
     *("--training.epochs", "20", "--training.updates-per-call", "8", "--model.k", "5"),
@@ -185,7 +185,8 @@ def same(a: dict, b: dict) -> bool:
 def run_child(results: str) -> None:
     """The default experiment made small, as `python experiments.py` would do it."""
     import experiments
-    from iwae import command_line, training
+    from iwae import training
+    from iwae.cli import command_line
 
     training.Bookkeeper.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     training.Bookkeeper.CHECKPOINT_SHARE = 1.0

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
-from iwae import config, predecessor, presets
-from iwae.apart import run_apart
+from iwae import config
+from iwae.cli import predecessor, presets
 from iwae.config import ConfigError, Experiment
-from iwae.run import RunError, run
+from iwae.experiment import RunError, run
+from iwae.runs.process import run_apart
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
 

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iwae import config, log, presets
+from iwae import config
+from iwae.cli import presets
 from iwae.config import Experiment
-from iwae.run import with_defaults
+from iwae.experiment import with_defaults
+from iwae.runs import log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -748,7 +750,7 @@ def curves(records: Sequence[Record]) -> "Figure":
     Raises:
         ReportError: there are none.
     """
-    from iwae import plots
+    from iwae.figures import plots
 
     if not records:
         raise ReportError("curves: expected at least one run with a log, found none")
@@ -809,7 +811,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ReportError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
             _write(path, between_markers(old, content, str(path)))
         if options.curves:
-            from iwae import plots
+            from iwae.figures import plots
 
             plots.save(curves(records), options.curves)
     except (ReportError, OSError) as error:
@@ -822,7 +824,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    from iwae import checkpoints
+    from iwae.runs import checkpoints
 
     checkpoints.write_atomically(path, text.encode())
 

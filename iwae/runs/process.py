@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from iwae.config import ConfigError, Experiment
-from iwae.run import Interrupted, RunError, is_finished, run
+from iwae.experiment import Interrupted, RunError, is_finished, run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,11 +1,12 @@
-"""`iwae.gradients`: the signal-to-noise ratio of estimators, where it is known and as Rainforth et al. (2018) say."""
+"""`iwae.diagnostics.snr`: the signal-to-noise ratio of estimators, where it is known and as Rainforth et al. (2018) say."""
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
 
-from iwae import estimators, gradients, rng
+from iwae import estimators, rng
+from iwae.diagnostics import snr
 from iwae.model import IWAE
 
 X = reference.binary(4, 7)
@@ -25,7 +26,7 @@ def ratios():
     layer = exact.model.encoder[0]
     layer.mean.bias.assign_add(np.full(3, 0.3))
     layer.log_std.bias.assign_add(np.full(3, 0.2))
-    return gradients.signal_to_noise(exact.model, exact.x, KS, samples=300 * KS[1], seed=0, names=PAIR)
+    return snr.signal_to_noise(exact.model, exact.x, KS, samples=300 * KS[1], seed=0, names=PAIR)
 
 
 def test_a_known_ratio_is_found(monkeypatch):
@@ -39,7 +40,7 @@ def test_a_known_ratio_is_found(monkeypatch):
         return tf.constant(0.0), [mean + draw for mean, draw in zip(means, draws, strict=True)]
 
     monkeypatch.setitem(estimators.ESTIMATORS, "known", known)
-    found = gradients.signal_to_noise(model, x, (1,), samples=100, seed=0, names=("known",))["known"]
+    found = snr.signal_to_noise(model, x, (1,), samples=100, seed=0, names=("known",))["known"]
     # From 100 repeats of the encoder's 2804 weights |E g|^2, as large as what noise adds to the square of their mean,
     # has a relative standard error of sqrt(2 / 2804 + 4 / 2804) = 4.6 %; the ratio half of it. The decoder's is less.
     np.testing.assert_allclose(found[:, 0], [0.1, 1], rtol=4.5 * 0.023)
@@ -69,14 +70,14 @@ def test_the_decoder_s_ratio_rises_with_k(ratios, name):
 @pytest.mark.parametrize("latent", [(2,), (2, 2)])
 def test_every_estimator_has_its_ratios(latent):
     model = IWAE(7, latent, [()] * len(latent))
-    found = gradients.signal_to_noise(model, X, (2,), samples=20, seed=0)
+    found = snr.signal_to_noise(model, X, (2,), samples=20, seed=0)
     assert set(found) == set(estimators.ESTIMATORS)
     assert all(values.shape == (2, 1) and np.all(np.isfinite(values)) for values in found.values())
 
 
 def test_the_seed_says_all(model):
     one, same, other = (
-        gradients.signal_to_noise(model, X, (2,), samples=20, seed=seed, names=("dreg",))["dreg"] for seed in (1, 1, 2)
+        snr.signal_to_noise(model, X, (2,), samples=20, seed=seed, names=("dreg",))["dreg"] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert np.all(one != other)
@@ -87,5 +88,5 @@ def test_no_gradient_has_no_signal(model, monkeypatch):
         return tf.constant(0.0), [tf.zeros(v.shape) for v in model.trainable_variables]
 
     monkeypatch.setitem(estimators.ESTIMATORS, "none", none)
-    found = gradients.signal_to_noise(model, X, (2,), samples=20, seed=0, names=("none",))["none"]
+    found = snr.signal_to_noise(model, X, (2,), samples=20, seed=0, names=("none",))["none"]
     np.testing.assert_array_equal(found, 0)

@@ -24,7 +24,7 @@ from iwae.config import ConfigError, Experiment
 if TYPE_CHECKING:
     import numpy as np
 
-    from iwae.datasets import Dataset
+    from iwae.data.loading import Dataset
     from iwae.model import IWAE
 
 # What may differ between the parameters of a finished run and those of a new command on the same folder.
@@ -177,11 +177,11 @@ def load_data(experiment: Experiment) -> "Dataset":
     Raises:
         ConfigError: the parameters do not fit the data.
     """
-    from iwae import datasets
+    from iwae.data import loading
 
     data = experiment.data
     try:
-        dataset = datasets.load_dataset(
+        dataset = loading.load_dataset(
             data.name,
             data.path,
             seed=experiment.seed,
@@ -209,11 +209,11 @@ def load_data(experiment: Experiment) -> "Dataset":
 
 def prepared_images(dataset: "Dataset", split: str, experiment: Experiment) -> "np.ndarray":
     """The images [n, D] of a split with the binarization of the experiment; stochastic becomes one fixed draw."""
-    from iwae import datasets
+    from iwae.data import loading
 
     how = experiment.data.binarization
     images = getattr(dataset, split)
-    return datasets.binarize(images, "fixed" if how == "stochastic" else how, experiment.seed)
+    return loading.binarize(images, "fixed" if how == "stochastic" else how, experiment.seed)
 
 
 def build_model(experiment: Experiment, dataset: "Dataset", weights: Path | None = None) -> "IWAE":
@@ -268,7 +268,8 @@ def _weights_to_start_from(start: Path, settings: config.Model) -> Path:
 
 
 def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Path, signals: "_Signals") -> None:
-    from iwae import checkpoints, training
+    from iwae import training
+    from iwae.runs import checkpoints
 
     stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
     try:
@@ -320,7 +321,10 @@ def _plot(run: Run) -> None:
     """The figures of every run; `LAST_PLOT` is written last."""
     import numpy as np
 
-    from iwae import evaluation, figures, log, plots, posterior
+    from iwae import evaluation
+    from iwae.diagnostics import posterior
+    from iwae.figures import of_run, plots
+    from iwae.runs import log
 
     seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
     made: dict[str, Any] = {}
@@ -342,10 +346,10 @@ def _plot(run: Run) -> None:
         )
     if run.experiment.model.likelihood == "gaussian" and not shape:
         made |= _density_figures(run)
-    made |= figures.latent_scatter(run, means) | figures.decoded(run)
+    made |= of_run.latent_scatter(run, means) | of_run.decoded(run)
     if run.model.latent_units == (2,):
-        numbers = figures.chosen_inputs(run)
-        made |= figures.posterior_input(run, numbers, posterior.on_grid(run.model, test[numbers], seed))
+        numbers = of_run.chosen_inputs(run)
+        made |= of_run.posterior_input(run, numbers, posterior.on_grid(run.model, test[numbers], seed))
     threshold = run.experiment.evaluation.active_unit_threshold
     made["active_units"] = plots.active_units(evaluation.activity(means), threshold, run.title)
 
@@ -354,9 +358,10 @@ def _plot(run: Run) -> None:
 
 def _posterior(run: Run) -> Run:
     """Hamiltonian Monte Carlo on the true posterior of chosen inputs, beside draws of q and q_IW."""
-    from iwae import annealing, figures, posterior
+    from iwae.diagnostics import annealing, posterior
+    from iwae.figures import of_run
 
-    numbers, seed, settings = figures.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
+    numbers, seed, settings = of_run.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
     images, chains = run.images("test")[numbers], 32
     truth = annealing.hamiltonian_monte_carlo(
         run.model, images, chains, 25, seed, steps=settings.ais_steps, label="Hamiltonian Monte Carlo"
@@ -368,19 +373,21 @@ def _posterior(run: Run) -> Run:
         "acceptance": truth.acceptance.tolist(),
         "r_hat": truth.r_hat.tolist(),
     }
-    made = figures.latent_pairs(run, numbers, truth)
+    made = of_run.latent_pairs(run, numbers, truth)
     if posterior.applies(run.model):
         grids = posterior.on_grid(run.model, images, seed)
         entry["log_likelihood"] = [grid.log_evidence for grid in grids]
         entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
-        made |= figures.posterior_input(run, numbers, grids)
+        made |= of_run.posterior_input(run, numbers, grids)
     _save_figures(run, made)
     return _with_entries(run, "posterior", {"posterior": entry})
 
 
 def _tightness(run: Run) -> Run:
     """Annealed importance sampling beside L_k, bidirectional Monte Carlo on simulated examples, Pareto k-hat."""
-    from iwae import evaluation, plots, tightness
+    from iwae import evaluation
+    from iwae.diagnostics import tightness
+    from iwae.figures import plots
 
     settings, test = run.experiment.evaluation, run.images("test")
     images = test[evaluation.spread(len(test), settings.tightness_examples)]
@@ -393,10 +400,11 @@ def _tightness(run: Run) -> Run:
 
 def _snr(run: Run) -> Run:
     """Signal-to-noise ratio of the gradients over k, for the chosen inputs."""
-    from iwae import figures, gradients, plots
+    from iwae.diagnostics import snr
+    from iwae.figures import of_run, plots
 
-    settings, numbers = run.experiment.evaluation, figures.chosen_inputs(run)
-    ratios = gradients.signal_to_noise(
+    settings, numbers = run.experiment.evaluation, of_run.chosen_inputs(run)
+    ratios = snr.signal_to_noise(
         run.model,
         run.images("test")[numbers],
         settings.snr_k,
@@ -421,7 +429,7 @@ def _with_entries(run: Run, task: str, entries: dict[str, Any]) -> Run:
 
 def _save_figures(run: Run, figures: dict[str, Any]) -> None:
     """Writes figures into plots/, each of them whole; those of other tasks stay."""
-    from iwae import plots
+    from iwae.figures import plots
 
     folder = run.folder / "plots"
     folder.mkdir(exist_ok=True)
@@ -433,7 +441,9 @@ def _density_figures(run: Run) -> dict[str, Any]:
     """The model beside the density of one- or two-dimensional data; none for data of more dimensions."""
     import numpy as np
 
-    from iwae import evaluation, plots, quadrature
+    from iwae import evaluation
+    from iwae.diagnostics import quadrature
+    from iwae.figures import plots
 
     data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
     if quadrature.applies(run.model):
@@ -557,7 +567,7 @@ def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
             f"name: {str(folder)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
             f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start afresh"
         )
-    from iwae import checkpoints
+    from iwae.runs import checkpoints
 
     update = checkpoints.latest_update(folder / "checkpoints") if found else 0
     return [f"after update {update}: {change}" for change in found.values()]
@@ -595,14 +605,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    from iwae import checkpoints
+    from iwae.runs import checkpoints
 
     checkpoints.write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _save_weights(model: "IWAE", path: Path) -> None:
     """Writes the weights, and before them `model.weights.h5.sha256`, which `sha256sum --check` reads as well."""
-    from iwae import checkpoints
+    from iwae.runs import checkpoints
 
     temporary = path.with_name(".part.weights.h5")
     try:

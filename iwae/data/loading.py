@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iwae import download
+from iwae.data import download
 
 Array = np.ndarray
 Kind = Literal["binary", "grey", "continuous"]
