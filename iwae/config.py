@@ -788,8 +788,9 @@ def _either(names: Iterable[str]) -> str:
 
 
 TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
-    f"evaluation.{name}": annotation.__metadata__[0].tasks
+    f"evaluation.{name}": entry.tasks
     for name, annotation in _annotations(Evaluation).items()
-    if isinstance(getattr(annotation, "__metadata__", [None])[0], Belongs)
+    for entry in getattr(annotation, "__metadata__", ())
+    if isinstance(entry, Belongs)
 }
 """The tasks that a parameter changes, for those that change some tasks only."""
