@@ -1,7 +1,7 @@
 """Curves: bounds over the epochs, gradient noise and time over k, and how tight L_k is."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike
 from iwae.figures import style
 from iwae.figures.style import GREY, LINES
 from iwae.runs import log
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.runs.folder import RunError
+from iwae.runs.run import Run
 
 
 @style.styled
@@ -196,14 +195,14 @@ def time_against_k(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 # ---- from a run ----
 
 
-def learning_curves_of(run: "Run") -> dict[str, Figure]:
+def learning_curves_of(run: Run) -> dict[str, Figure]:
     """The bounds of the run's log; no figure where there is no log.
 
     Raises:
         RunError: the log is damaged.
     """
     try:
-        rows = log.read(run.folder / "log.csv")
+        rows = log.read(run.folder.log)
     except ValueError as error:
         raise RunError(str(error)) from None
     columns = {name: [row[name] for row in rows] for name in log.COLUMNS}

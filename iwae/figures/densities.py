@@ -1,6 +1,6 @@
 """Data of one or two dimensions beside the density that a model gives them."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,23 +10,21 @@ from numpy.typing import ArrayLike
 from iwae import evaluation
 from iwae.figures import style
 from iwae.figures.style import LINES, Array
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.runs.run import Run
 
 
 class OneDimensional(NamedTuple):
     """What `one_dimensional` shows of a model; densities are per unit of x or z."""
 
-    x: ArrayLike  # [n], data values, increasing
-    model_density: ArrayLike  # [n], p(x) at x
-    encoder_mean: ArrayLike  # [n], of q(z | x), at x
-    encoder_scale: ArrayLike  # [n]
-    z: ArrayLike  # [m], latent values, increasing
-    decoder_mean: ArrayLike  # [m], of p(x | z), at z
-    decoder_scale: ArrayLike  # [m]
-    posterior: ArrayLike  # [m], p(z | x) at z, for x = posterior_x
-    q: ArrayLike  # [m], q(z | x) at z, for x = posterior_x
+    x: Array  # [n], data values, increasing
+    model_density: Array  # [n], p(x) at x
+    encoder_mean: Array  # [n], of q(z | x), at x
+    encoder_scale: Array  # [n]
+    z: Array  # [m], latent values, increasing
+    decoder_mean: Array  # [m], of p(x | z), at z
+    decoder_scale: Array  # [m]
+    posterior: Array  # [m], p(z | x) at z, for x = posterior_x
+    q: Array  # [m], q(z | x) at z, for x = posterior_x
     posterior_x: float
 
 
@@ -96,16 +94,16 @@ def two_dimensional_density(
 # ---- from a run ----
 
 
-def one_dimensional_of(run: "Run", shown: OneDimensional) -> dict[str, Figure]:
+def one_dimensional_of(run: Run, shown: OneDimensional) -> dict[str, Figure]:
     """The densities of a run's model beside the true one, if it is known; the title says how near its bound comes."""
     values, title, log_density = run.evaluation.get("test", {}), run.title, run.dataset.log_density
-    density = None if log_density is None else np.exp(log_density(np.reshape(shown.x, (-1, 1))))
+    density = None if log_density is None else np.exp(log_density(shown.x[:, None]))
     if "true_log_likelihood" in values:
         title += f"; L_{values['k']} = {-values['nll']:.3f}, true E[log p(x)] = {values['true_log_likelihood']:.3f}"
     return {"one_dimensional": one_dimensional(shown, density, title)}
 
 
-def two_dimensional_density_of(run: "Run") -> dict[str, Figure]:
+def two_dimensional_density_of(run: Run) -> dict[str, Figure]:
     """Up to 2000 test examples beside as many samples of the model; none if the data have not two real dimensions."""
     data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
     if run.experiment.model.likelihood != "gaussian" or run.dataset.image_shape or data.shape[1] != 2:

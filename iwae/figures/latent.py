@@ -1,7 +1,7 @@
 """The latent space of a data set: the aggregate posterior as a scatter plot, and the activity of the units."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
@@ -10,11 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation, resampling
-from iwae.figures import LAST, style
+from iwae.config import LAST_PLOT
+from iwae.figures import style
 from iwae.figures.style import CLASSES, LINES, Array
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.runs.run import Run
 
 ScatterKind = Literal["means", "draws", "importance-resampled draws"]
 
@@ -149,9 +148,9 @@ def active_units(variances: Sequence[ArrayLike], threshold: float, title: str) -
 # ---- from a run ----
 
 
-def latent_space_of(run: "Run") -> dict[str, Figure]:
+def latent_space_of(run: Run) -> dict[str, Figure]:
     """The aggregate posterior of the test examples in three kinds, projected alike, of each layer; the active units."""
-    test, seed = run.images("test"), run.experiment.seed
+    test, labels, seed = run.images("test"), run.dataset.labels["test"], run.experiment.seed
     means = evaluation.posterior_means(run.model, test, seed)
     draws = [layer[0].numpy() for layer in run.model.encode(test, 1, (seed, 4))]
     resampled = resampling.resample(run.model, test, resampling.PROPOSALS, seed)
@@ -161,14 +160,12 @@ def latent_space_of(run: "Run") -> dict[str, Figure]:
         planes, axis_labels = project_alike(points)
         suffix, title = of_layer(run, i)
         for (name, kind), plane in zip(kinds.items(), planes, strict=True):
-            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(
-                plane, run.dataset.labels["test"], title, kind, axis_labels
-            )
+            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(plane, labels, title, kind, axis_labels)
     threshold = run.experiment.evaluation.active_unit_threshold
-    return figures | {LAST: active_units(evaluation.activity(means), threshold, run.title)}
+    return figures | {LAST_PLOT: active_units(evaluation.activity(means), threshold, run.title)}
 
 
-def of_layer(run: "Run", i: int) -> tuple[str, str]:
+def of_layer(run: Run, i: int) -> tuple[str, str]:
     """Ending of a file's name, and title, of stochastic layer i (1: the lowest); of one layer nothing is said."""
     several = len(run.model.latent_units) > 1
     return (f"_z{i}", f"{run.title}, stochastic layer {i}") if several else ("", run.title)

@@ -1,7 +1,5 @@
 """Pictures that a model makes: samples, reconstructions, and what points of the latent space decode to."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -10,9 +8,7 @@ from iwae import evaluation, resampling
 from iwae.figures import style
 from iwae.figures.posterior import chosen_inputs
 from iwae.figures.style import Array
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.runs.run import Run
 
 LATENT_GRID = np.linspace(-3, 3, 20)
 
@@ -35,17 +31,16 @@ def samples(images: ArrayLike, title: str) -> Figure:
 def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str) -> Figure:
     """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel probabilities)."""
     images = style.array("images", images, "n H W")
-    pairs = np.stack([images, style.array("reconstructions", reconstructions, "n H W", like=images)])
-    _, count, height, width = pairs.shape
+    count, height, width = images.shape
+    reconstructions = style.array("reconstructions", reconstructions, "n H W", n=count, H=height, W=width)
     columns = min(count, 10)
     rows = -(-count // columns)
     grid = np.full((2, rows * columns, height, width), np.nan)
-    grid[:, :count] = pairs
+    grid[:, :count] = images, reconstructions
     grid = grid.reshape(2, rows, columns, height, width).transpose(1, 0, 2, 3, 4)
     grid = grid.reshape(2 * rows, columns, height, width)
-    figure, (axes,) = style.figure(
-        "Test images and their reconstructions", title, *_size(images, 2 * rows, columns, 8, 1.2)
-    )
+    size = _size(images, 2 * rows, columns, 8, labels=1.2)
+    figure, (axes,) = style.figure("Test images and their reconstructions", title, *size)
     style.mosaic(axes, grid)
     axes.hlines(np.arange(2, 2 * rows, 2) * height - 0.5, -0.5, columns * width - 0.5, color="black", linewidth=1.2)
     axes.set_yticks((np.arange(2 * rows) + 0.5) * height - 0.5, ["image", "reconstruction"] * rows)
@@ -98,7 +93,7 @@ def _size(
 # ---- from a run: no figure if its data are no images ----
 
 
-def samples_of(run: "Run") -> dict[str, Figure]:
+def samples_of(run: Run) -> dict[str, Figure]:
     """100 images from the prior."""
     if run.dataset.image_shape is None:
         return {}
@@ -106,7 +101,7 @@ def samples_of(run: "Run") -> dict[str, Figure]:
     return {"samples": samples(images, run.title)}
 
 
-def reconstructions_of(run: "Run") -> dict[str, Figure]:
+def reconstructions_of(run: Run) -> dict[str, Figure]:
     """40 test images beside E[x | z_1], for z_1 a draw of q, and for one of many draws, picked by its weight."""
     shape, seed, test = run.dataset.image_shape, run.experiment.seed, run.images("test")
     if shape is None:
@@ -124,7 +119,7 @@ def reconstructions_of(run: "Run") -> dict[str, Figure]:
     }
 
 
-def interpolations_of(run: "Run") -> dict[str, Figure]:
+def interpolations_of(run: Run) -> dict[str, Figure]:
     """Straight ways between the codes of the chosen inputs, two by two."""
     numbers = chosen_inputs(run)
     if run.dataset.image_shape is None or len(numbers) < 2:
@@ -137,7 +132,7 @@ def interpolations_of(run: "Run") -> dict[str, Figure]:
     return {"interpolations": interpolations(_from_the_top(run, steps), run.title)}
 
 
-def latent_grid_of(run: "Run") -> dict[str, Figure]:
+def latent_grid_of(run: Run) -> dict[str, Figure]:
     """The latent plane of a model with two latent units."""
     if run.dataset.image_shape is None or run.model.latent_units != (2,):
         return {}
@@ -145,7 +140,7 @@ def latent_grid_of(run: "Run") -> dict[str, Figure]:
     return {"latent_grid": latent_grid(_from_the_top(run, plane), LATENT_GRID, LATENT_GRID, run.title)}
 
 
-def _from_the_top(run: "Run", z: Array) -> Array:
+def _from_the_top(run: Run, z: Array) -> Array:
     """E[x] where all layers below z [..., D_L] are at their means: [..., H, W]."""
     below = z.reshape(-1, z.shape[-1]).astype(np.float32)
     for decoder in run.model.decoder[:0:-1]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,9 +17,7 @@ from iwae import evaluation, resampling
 from iwae.figures import style
 from iwae.figures.latent import of_layer
 from iwae.figures.style import LINES, Array
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.runs.run import Run
 
 DRAWS = 200  # shown on top of a posterior
 
@@ -198,8 +196,11 @@ class Grid(Protocol):
     @property
     def kl(self) -> dict[int, float]: ...  # KL(q_IW || p(z | x)) by k, nats
 
+    def cropped(self) -> "Grid":
+        """The part of the grid that is worth showing."""
 
-def chosen_inputs(run: "Run") -> Array:
+
+def chosen_inputs(run: Run) -> Array:
     """Numbers of the test examples whose posterior is shown: `evaluation.posterior_inputs`, or one of each class."""
     given, labels = run.experiment.evaluation.posterior_inputs, run.dataset.labels["test"]
     if given:
@@ -210,13 +211,10 @@ def chosen_inputs(run: "Run") -> Array:
     return first[evaluation.spread(len(first), 10)]
 
 
-def posterior_input_of(run: "Run", numbers: Array, grids: Sequence[Grid]) -> dict[str, Figure]:
-    """True posterior, q, q_IW and resampled draws of test images; {} if not images with two latent units.
+def posterior_input_of(run: Run, numbers: Array, grids: Sequence[Grid]) -> dict[str, Figure]:
+    """True posterior, q, q_IW and resampled draws of the test images with these numbers [n], whose n `grids` are given.
 
-    Args:
-        run: its model and its test images.
-        numbers: [n] of the test images.
-        grids: their n posteriors, as far as they are to be shown.
+    None if they are no images, or have other than two latent units.
     """
     shape = run.dataset.image_shape
     if shape is None or run.model.latent_units != (2,):
@@ -226,14 +224,15 @@ def posterior_input_of(run: "Run", numbers: Array, grids: Sequence[Grid]) -> dic
     (resampled,) = resampling.resample(run.model, repeated, best, run.experiment.seed)
     rows = []
     for number, image, grid, draws in zip(numbers, images, grids, _by_input(resampled, numbers), strict=True):
+        shown = grid.cropped()
         names = {k: "$q(z|x)$" if k == 1 else f"$q_{{IW}}$, k = {k}" for k in grid.q_iw}
         rows.append(
             PosteriorRow(
                 label=_label(run, number),
                 image=image.reshape(shape),
-                z1=grid.axes[0],
-                z2=grid.axes[1],
-                densities={"$p(z|x)$": grid.true} | {names[k]: density for k, density in grid.q_iw.items()},
+                z1=shown.axes[0],
+                z2=shown.axes[1],
+                densities={"$p(z|x)$": shown.true} | {names[k]: density for k, density in shown.q_iw.items()},
                 kl={names[k]: kl for k, kl in grid.kl.items()},
                 draws=draws,
                 reconstructions=np.reshape(run.model.decode_mean(draws), (-1, *shape)),
@@ -242,21 +241,17 @@ def posterior_input_of(run: "Run", numbers: Array, grids: Sequence[Grid]) -> dic
     return {"posterior_input": posterior_input(rows, run.title)}
 
 
-def latent_pairs_of(run: "Run", numbers: Array, truth: Sequence[Array], r_hat: Array) -> dict[str, Figure]:
+def latent_pairs_of(run: Run, numbers: Array, truth: Sequence[Array], r_hat: Array) -> dict[str, Figure]:
     """Draws from the true posterior of test examples beside those of q and q_IW: the two most active units of a layer.
 
-    Layers of one unit have no figure.
-
-    Args:
-        run: its model and its test examples.
-        numbers: [n] of the test examples.
-        truth: their draws by Hamiltonian Monte Carlo, for each layer [m, n, D_l].
-        r_hat: [n], the potential scale reduction of those.
+    `numbers` [n] are those of the examples, `truth` their draws by Hamiltonian Monte Carlo, for each layer
+    [..., n, D_l], and `r_hat` [n] the potential scale reduction of these. Layers of one unit have no figure.
     """
     model, seed, shape, test = run.model, run.experiment.seed, run.dataset.image_shape, run.images("test")
-    repeated, k = np.repeat(test[numbers], len(truth[0]), axis=0), resampling.PROPOSALS
+    exact, k = [np.reshape(layer, (-1, *layer.shape[-2:])).swapaxes(0, 1) for layer in truth], resampling.PROPOSALS
+    repeated = np.repeat(test[numbers], exact[0].shape[1], axis=0)
     draws = {  # for each layer [n, m, D_l]
-        "HMC on $p(z|x)$": [layer.swapaxes(0, 1) for layer in truth],
+        "HMC on $p(z|x)$": exact,
         "$q(z|x)$": [_by_input(layer[0], numbers) for layer in model.encode(repeated, 1, (seed, 5))],
         f"$q_{{IW}}$, k = {k}": [_by_input(layer, numbers) for layer in resampling.resample(model, repeated, k, seed)],
     }
@@ -284,6 +279,6 @@ def _by_input(values: ArrayLike, numbers: Array) -> Array:
     return np.reshape(values, (len(numbers), -1, np.shape(values)[-1]))
 
 
-def _label(run: "Run", number: int) -> str:
+def _label(run: Run, number: int) -> str:
     labels = run.dataset.labels["test"]
     return f"test {number}" if labels is None else f"test {number}, class {labels[number]}"

@@ -9,7 +9,7 @@ Bounds, log densities and divergences are in nats; an epoch is one pass over the
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,41 +20,27 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from iwae import files
-from iwae.figures import LAST
-
-if TYPE_CHECKING:
-    from iwae.runs.run import Run
+from iwae.config import LAST_PLOT
+from iwae.runs.run import Run
 
 Array = np.ndarray
-OfRun = Callable[["Run"], dict[str, Figure]]
+OfRun = Callable[[Run], dict[str, Figure]]
 """Takes from a run the arrays it draws; the figures by the name of their file, none where they do not apply."""
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of curves, told apart with any colour vision (Okabe & Ito 2008)."""
 
-CLASSES = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-)
+CLASSES = tuple("#3f90da #ffa90e #bd1f01 #94a4a2 #832db6 #a96b59 #e76300 #b9ac70 #717581 #92dadd".split())
 """Colours of up to ten classes (Petroff 2021, arXiv:2107.02270: ordered, tested for colour vision deficiencies)."""
 
 DPI = 160  # an 8 inch figure has 1280 pixels: sharp at the 800 a README shows, where 9 points are 12.5 pixels high
 GREY = "0.55"
 _STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "figure.titlesize": 11,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
-    "text.usetex": False,
-}
+    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "figure.titlesize": 11, "text.usetex": False,
+    "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.6,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "grid.color": "0.9", "grid.linewidth": 0.6,
+}  # fmt: skip
 styled = matplotlib.rc_context(_STYLE)
 
 
@@ -70,9 +56,9 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def save_all(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Writes figures as `folder`/NAME.png; other files there stay, and `LAST` is written last."""
+    """Writes figures as `folder`/NAME.png; other files there stay, and `config.LAST_PLOT` is written last."""
     folder.mkdir(exist_ok=True)
-    for name in sorted(figures, key=lambda name: name == LAST):
+    for name in sorted(figures, key=lambda name: name == LAST_PLOT):
         save(figures[name], folder / f"{name}.png")
 
 
@@ -87,10 +73,8 @@ def figure(
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
-def array(
-    name: str, value: ArrayLike, shape: str, like: Array | None = None, finite: bool = True, **sizes: int
-) -> Array:
-    """`value` as float64; of the shape of `like`, or with the named dimensions of `shape`, none of them empty.
+def array(name: str, value: ArrayLike, shape: str, finite: bool = True, **sizes: int) -> Array:
+    """`value` as float64, with the dimensions that `shape` names, none of them empty.
 
     A dimension that is a number, or whose name is in `sizes`, must have that size.
     """
@@ -99,7 +83,7 @@ def array(
     except (TypeError, ValueError):
         raise ValueError(f"{name}: expected numbers [{shape.replace(' ', ', ')}], got {type(value).__name__}") from None
     names = shape.split()
-    wanted = [int(n) if n.isdigit() else sizes.get(n) for n in names] if like is None else list(like.shape)
+    wanted = [int(n) if n.isdigit() else sizes.get(n) for n in names]
     fits = array.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
     if not fits or array.size == 0:
         expected = ", ".join(
@@ -114,13 +98,8 @@ def array(
 def mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
     """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; NaN images stay empty."""
     rows, columns, height, width = images.shape
-    axes.imshow(
-        images.transpose(0, 2, 1, 3).reshape(rows * height, columns * width),
-        cmap="Greys",
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-    )
+    picture = images.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    axes.imshow(picture, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     bottom, right = rows * height - 0.5, columns * width - 0.5
     axes.hlines(np.arange(rows + 1) * height - 0.5, -0.5, right, color="0.8", linewidth=lines)
     axes.vlines(np.arange(columns + 1) * width - 0.5, -0.5, bottom, color="0.8", linewidth=lines)
