@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae.figures import style
-from iwae.figures.style import GREY, LINES
+from iwae.figures.style import GREY, LINES, Array
 from iwae.runs import log
 from iwae.runs.folder import RunError
 from iwae.runs.run import Run
@@ -87,7 +87,7 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
 
 
 @style.styled
-def gradient_snr(k: ArrayLike, ratios: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> Figure:
+def gradient_snr(k: ArrayLike, ratios: Mapping[str, tuple[Array, Array]], title: str) -> Figure:
     """Signal-to-noise ratio of the gradients against k [n] (Rainforth et al. 2018, arXiv:1802.04537).
 
     `ratios`: by gradient estimator, those of the encoder's and of the decoder's gradient, [n] each. Grey guides are

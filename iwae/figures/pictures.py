@@ -95,10 +95,11 @@ def _size(
 
 def samples_of(run: Run) -> dict[str, Figure]:
     """100 images from the prior."""
-    if run.dataset.image_shape is None:
+    shape = run.dataset.image_shape
+    if shape is None:
         return {}
-    images = np.reshape(run.model.sample(100, (run.experiment.seed, 0)), (-1, *run.dataset.image_shape))
-    return {"samples": samples(images, run.title)}
+    images = run.model.sample(100, (run.experiment.seed, 0))
+    return {"samples": samples(np.reshape(images, (-1, *shape)), run.title)}
 
 
 def reconstructions_of(run: Run) -> dict[str, Figure]:
@@ -121,31 +122,32 @@ def reconstructions_of(run: Run) -> dict[str, Figure]:
 
 def interpolations_of(run: Run) -> dict[str, Figure]:
     """Straight ways between the codes of the chosen inputs, two by two."""
-    numbers = chosen_inputs(run)
-    if run.dataset.image_shape is None or len(numbers) < 2:
+    numbers, shape = chosen_inputs(run), run.dataset.image_shape
+    if shape is None or len(numbers) < 2:
         return {}
     ends = run.images("test")[numbers[: len(numbers) // 2 * 2]]
     # Codes are resampled draws: q's mean may be far from where the image is.
     codes = resampling.resample(run.model, ends, resampling.PROPOSALS, run.experiment.seed)[-1]
     pairs, way = codes.reshape(-1, 2, codes.shape[1]), np.linspace(0, 1, 11)[:, None]
     steps = pairs[:, :1] + way * (pairs[:, 1:] - pairs[:, :1])
-    return {"interpolations": interpolations(_from_the_top(run, steps), run.title)}
+    return {"interpolations": interpolations(_from_the_top(run, steps, shape), run.title)}
 
 
 def latent_grid_of(run: Run) -> dict[str, Figure]:
     """The latent plane of a model with two latent units."""
-    if run.dataset.image_shape is None or run.model.latent_units != (2,):
+    shape = run.dataset.image_shape
+    if shape is None or run.model.latent_units != (2,):
         return {}
     plane = np.stack(np.meshgrid(LATENT_GRID, LATENT_GRID), axis=-1)
-    return {"latent_grid": latent_grid(_from_the_top(run, plane), LATENT_GRID, LATENT_GRID, run.title)}
+    return {"latent_grid": latent_grid(_from_the_top(run, plane, shape), LATENT_GRID, LATENT_GRID, run.title)}
 
 
-def _from_the_top(run: Run, z: Array) -> Array:
-    """E[x] where all layers below z [..., D_L] are at their means: [..., H, W]."""
+def _from_the_top(run: Run, z: Array, shape: tuple[int, int]) -> Array:
+    """E[x] where all layers below z [..., D_L] are at their means: [..., *shape]."""
     below = z.reshape(-1, z.shape[-1]).astype(np.float32)
     for decoder in run.model.decoder[:0:-1]:
         below, _ = decoder(below)
-    return np.reshape(run.model.decode_mean(below), (*z.shape[:-1], *run.dataset.image_shape))
+    return np.reshape(run.model.decode_mean(below), (*z.shape[:-1], *shape))
 
 
 OF_EVERY_RUN: tuple[style.OfRun, ...] = (samples_of, reconstructions_of, interpolations_of, latent_grid_of)
