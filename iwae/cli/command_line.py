@@ -7,7 +7,6 @@ gives the same single line here and from Python, before TensorFlow is imported a
 import argparse
 import ast
 import functools
-import importlib
 import inspect
 import itertools
 import os
@@ -19,7 +18,6 @@ from typing import Any, NoReturn
 from iwae import config
 from iwae.cli import predecessor, presets, sweeps
 from iwae.config import ConfigError, Experiment
-from iwae.experiment import RunError
 from iwae.sections import Kind, annotations, did_you_mean, flatten, is_section, kind, shown, written
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
@@ -47,29 +45,20 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
         experiment: makes the experiment that holds the defaults; called here so that a mistake in it is told in one
             line too.
         arguments: the words of the command line without the program's name; default: those of this process.
-
-    The exit status is 0, 2 for a parameter that cannot be used, 1 for a run that failed, 130 after Ctrl-C.
     """
     try:
         experiments, notes = plan(sys.argv[1:] if arguments is None else arguments, _made(experiment))
     except ConfigError as error:
-        _end(2, error)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # the reader of --help has gone; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    try:
-        if len(experiments) > 1:
-            sys.exit(sweeps.run_all(experiments, importlib.import_module("iwae.runs.process").run_apart))
-        importlib.import_module("iwae.experiment").run(experiments[0])
-    except ConfigError as error:
-        _end(2, error)
-    except RunError as error:
-        _end(1, error)
-    except KeyboardInterrupt as error:
-        sys.exit(getattr(error, "exit_status", 130))
-    sys.exit(0)
+    from iwae.cli import running  # the lazy door to NumPy and TensorFlow
+
+    sys.exit(running.execute(experiments))
 
 
 def _made(experiment: Callable[[], Experiment]) -> Experiment:
@@ -77,11 +66,6 @@ def _made(experiment: Callable[[], Experiment]) -> Experiment:
         return experiment()
     except TypeError as error:
         raise ConfigError(f"experiments.py: expected the parameters of an experiment, got an error: {error}") from None
-
-
-def _end(status: int, error: Exception) -> NoReturn:
-    print(f"error: {sweeps.one_line(error)}", file=sys.stderr)
-    sys.exit(status)
 
 
 def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment], list[str]]:

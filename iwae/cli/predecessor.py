@@ -72,7 +72,7 @@ _DIMENSIONS = {
 
 
 def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
-    """The experiment of a file of the PyTorch predecessor, which is executed, and a line about each key that is ignored.
+    """The experiment of a file of the PyTorch predecessor, which is executed, and a line about each ignored key.
 
     What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`.
 

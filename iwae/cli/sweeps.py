@@ -1,15 +1,12 @@
-"""Several runs of one command: changes to a preset or to the default at every point of a grid, each under its name."""
+"""Several runs of one command: a preset or the default, changed and at the points of a grid, each under its name."""
 
 import dataclasses
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iwae import config
 from iwae.cli import presets
 from iwae.config import ConfigError, Experiment, MadeName
-from iwae.experiment import RunError
 from iwae.sections import differences, flatten, name_ending
 
 
@@ -60,33 +57,3 @@ def refuse_repeats(experiments: Sequence[Experiment]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
-
-
-def run_all(experiments: Sequence[Experiment], run: Callable[[Experiment], Any]) -> int:
-    """Runs one experiment after the other, whatever becomes of them, and says at the end which failed.
-
-    Finished runs are left as they are and unfinished ones continued, for that is what `run` does.
-
-    Returns:
-        The exit status: 1 if any failed, else 0.
-    """
-    failed: list[tuple[str, Exception]] = []
-    for i, experiment in enumerate(experiments, start=1):
-        print(f"== {i}/{len(experiments)} {experiment.name}", flush=True)
-        try:
-            run(experiment)
-        except (ConfigError, RunError) as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            failed.append((experiment.name, error))
-        except Exception as error:  # a fault in one run must not cost the others
-            traceback.print_exc()
-            failed.append((experiment.name, error))
-    print(f"== {len(experiments) - len(failed)} of {len(experiments)} runs are done", flush=True)
-    for name, reason in failed:
-        print(f"failed: {name}: {one_line(reason)}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split())
