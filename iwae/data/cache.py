@@ -5,8 +5,6 @@ its final name only complete, verified and flushed to disk, so a cache may be sh
 moment, or made read-only once it is complete.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

@@ -3,8 +3,6 @@
 The standard library only: the parameters import this when the program starts.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Examples in three splits, and how they are put together from arrays."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The handwritten digits that come with scikit-learn, shuffled once and for all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fetch datasets into the cache, verifying every file before it is used: the command `datasets_download`."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

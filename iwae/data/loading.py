@@ -1,7 +1,5 @@
 """Datasets by name or from a user's .npz, as arrays. Nothing here downloads."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

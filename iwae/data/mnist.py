@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST (idx files) and binarized MNIST (amat files)."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

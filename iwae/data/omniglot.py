@@ -1,7 +1,5 @@
 """OMNIGLOT as the authors' code has it: `chardata.mat`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

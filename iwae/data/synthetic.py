@@ -1,7 +1,5 @@
 """Synthetic data of known density, as in the predecessor."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """A user's own data: an .npz, and one clear line about what is wrong with it."""
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

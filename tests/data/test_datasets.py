@@ -530,7 +530,8 @@ def test_nothing_is_unpickled(tmp_path):
 
 def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(DatasetError, match="none.npz: no such file"):
-        load_dataset(tmp_path / "none.npz")
+        load_dataset(tmp_path / "none" / "none.npz")
+    assert not (tmp_path / "none").exists()
     path = save(tmp_path / "cut.npz", **users())
     whole = path.read_bytes()
     for content in (b"", b"x_train", whole[:1000], whole[:200] + b"!" + whole[201:]):
