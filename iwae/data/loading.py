@@ -82,7 +82,8 @@ def binarize(
         raise ValueError(f"binarization: expected stochastic, fixed, threshold or none, got {how!r}")
     if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
         raise ValueError(
-            f"binarization: expected values in [0, 1] (or 'none'), got {images.min():g} to {images.max():g}"
+            "binarization: expected values in [0, 1] (or 'none'), "
+            f"got {users_file.number(images.min())} to {users_file.number(images.max())}"
         )
     if how == "threshold":
         return (images >= 0.5).astype(np.float32)

@@ -86,7 +86,7 @@ def _receive(
         over.set()
 
 
-class _Session(requests.Session):
+class _NotFollowing(requests.Session):
     """One that does not follow redirects by itself: it would first read the body of the redirect, however long."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -96,9 +96,9 @@ class _Session(requests.Session):
 def _blocks(url: str, file: RemoteFile, timeout: float) -> Iterator[bytes]:
     """The bytes of the answer as they come, never more than the file may have, never decoded."""
     limit = file.size or file.at_most
-    with _Session() as session:
+    with _NotFollowing() as http:
         for _ in range(REDIRECTS):
-            answer = session.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
+            answer = http.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
             if not (300 <= answer.status_code < 400 and "Location" in answer.headers):
                 break
             answer.close()
@@ -135,6 +135,7 @@ def _reason(error: Exception, timeout: float) -> str:
             break
         innermost = cause
     said = " ".join(str(getattr(innermost, "strerror", None) or innermost).split())
+    said = "".join(character if character.isprintable() else "?" for character in said)  # some of it is the server's
     text = without_password(said)[:200] or type(innermost).__name__
     return f"proxy: {text} (see http_proxy, https_proxy)" if isinstance(error, requests.exceptions.ProxyError) else text
 

@@ -92,20 +92,20 @@ def _check_values(what: str, x: Array, allow_real: bool) -> bool:
         return not outside.any()
     hint = (
         "; grey values 0..255 are to be divided by 255, or saved as uint8"
-        if is_float and x.min() >= 0 and x.max() <= 255
+        if is_float and x.min() >= 0 and 2 <= x.max() <= 255
         else ""
     )
     raise DatasetError(
-        f"{what}: expected {expected}, found {_number(x.min())} to {_number(x.max())}, first {_first(x, outside)}{hint}"
+        f"{what}: expected {expected}, found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}{hint}"
     )
 
 
 def _first(x: Array, bad: Array) -> str:
     index = np.unravel_index(bad.argmax(), x.shape)
-    return f"{_number(x[index])} at [{', '.join(map(str, index))}]"
+    return f"{number(x[index])} at [{', '.join(map(str, index))}]"
 
 
-def _number(x: np.generic) -> str:
+def number(x: np.generic) -> str:
     """Short, with as many digits as tell it from its neighbours: 1 is not 1.0000001."""
     short = f"{x:g}"
     return str(x) if float(short) != x and np.isfinite(x) else short

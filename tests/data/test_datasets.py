@@ -468,7 +468,7 @@ WRONG = {
     ),
     "hardly above": (
         changed(x_train=with_value(1.0000001)),
-        r"found 0 to 1\.0000001, first 1\.0000001 at \[3, 1, 2\];",
+        r"found 0 to 1\.0000001, first 1\.0000001 at \[3, 1, 2\]$",
     ),
     "hardly above, float32": (changed(x_train=with_value(1.0000001, dtype=np.float32)), r"0 to 1\.0000001, first 1\.0"),
     "negative": (changed(x_train=with_value(-0.5)), r"found -0.5 to 0, first -0.5 at \[3, 1, 2\]$"),
@@ -572,6 +572,8 @@ def test_other_binarizations():
 def test_binarize_refuses():
     with pytest.raises(ValueError, match="binarization: expected stochastic, fixed, threshold or none, got 'dynamic'"):
         binarize(np.zeros((2, 3)), "dynamic", 0)
+    with pytest.raises(ValueError, match=r"got 0\.5 to 1\.0000001$"):
+        binarize(np.array([[0.5, 1.0000001]]), "fixed", 0)
     for bad in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match=r"binarization: expected values in \[0, 1\]"):
             binarize(np.array([[0.5, bad]]), "stochastic", 0)

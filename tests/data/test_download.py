@@ -258,6 +258,7 @@ WRONG_ANSWERS = {
     "encoding: no such": answer("Content-Encoding: x\xff"),
     "status: partial": answer(status="206 Partial Content"),
     "status: nothing there": answer(status="204 No Content", body=b""),
+    "status: escape codes": b"\x1b[2J\x07hello\r\n\r\n",
     "status: none": b"hello\r\n\r\n",
     "status: empty": b"\r\n\r\n",
     "headers: no end": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300,
@@ -274,6 +275,7 @@ def test_a_wrong_answer_is_one_line_and_the_next_source_is_asked(monkeypatch, tm
     assert (tmp_path / "mnist" / "a.bin").read_bytes() == CONTENT
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and re.fullmatch(rf"  {wrong.url}/a.bin: \S.{{0,300}}", lines[0])
+    assert lines[0].isprintable()
     good.contents.clear()
     with pytest.raises(DownloadError, match=rf"\n  {wrong.url}/a.bin: .*\(4x\)\n"):
         fetch("mnist", tmp_path / "again", timeout=5)
