@@ -1,0 +1,157 @@
+"""Runs beside runs: several seeds of one, runs that differ in one parameter, VAE and IWAE on the same images."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from iwae import config
+from iwae.report import markdown
+from iwae.report.records import Record
+
+_DATA = "fingerprint of the data"  # files of one name may hold different data
+_CHANGED = "changed while trained"
+_NETWORK = ("model.hidden_units", "model.latent_units")  # lists that belong together: one parameter
+# A change in these is a change of what is measured: such runs are not set beside each other.
+_OTHER_QUESTION = {
+    "data.name",
+    "data.binarization",
+    "data.synthetic_examples",
+    "model.likelihood",
+    "evaluation.k",
+    _CHANGED,
+    _DATA,
+}
+
+
+def parameters(record: Record) -> dict[str, str]:
+    """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
+    values = config.flatten(record.experiment)
+    result = {
+        name: _shown(value)
+        for name, value in values.items()
+        if name not in {"seed", *_NETWORK, *_NO_DIFFERENCE} and not name.startswith("evaluation.")
+    }
+    result["data.name"], result["data.binarization"] = record.data, record.binarization
+    if record.first:
+        first = record.first.experiment.model
+        result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
+    result["network"] = " - ".join(_shown(values[name]) for name in _NETWORK)
+    result["evaluation.k"] = str(record.test.get("k"))
+    result[_DATA], result[_CHANGED] = record.fingerprint, "; ".join(record.changed)
+    return dict(sorted(result.items()))
+
+
+def same_but_seed(records: Iterable[Record]) -> list[list[Record]]:
+    """Runs that differ in their seed alone, together, in the order of the first of each."""
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(parameters(record).values()), []).append(record)
+    return list(found.values())
+
+
+def one_each_seed(members: Sequence[Record]) -> list[Record]:
+    """One run for each seed, of those that were evaluated on the most examples."""
+    most = max(record.test.get("examples", 0) for record in members)
+    by_seed: dict[int, Record] = {}
+    for record in members:
+        if record.test.get("examples", 0) == most:
+            by_seed.setdefault(record.experiment.seed, record)
+    return list(by_seed.values())
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The parameters that are not the same in all rows, but for those that another name says already."""
+    return [name for name in frame if frame[name].nunique() > 1 and name != _DATA]
+
+
+def short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def comparisons(records: Sequence[Record], level: int = 2) -> str:
+    """Markdown: for each parameter a table of the runs that differ in it alone; "" if there are none."""
+    cells = [one_each_seed(members) for members in same_but_seed(record for record in records if record.test)]
+    frame = pd.DataFrame([parameters(seeds[0]) for seeds in cells])
+    names, parts = list(frame), []
+    frame["NLL"] = [_compared(seeds, cells) for seeds in cells]
+    for parameter in sorted(set(varying(frame[names])) - _OTHER_QUESTION):
+        rest = [name for name in names if name != parameter]
+        table = frame.pivot(index=rest, columns=parameter, values="NLL")
+        table = table[table.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
+        if table.empty:
+            continue
+        rows, table = table.index.to_frame(index=False), table.reset_index(drop=True)
+        others, values = varying(rows), sorted(table, key=_natural)
+        order = sorted(table.index, key=lambda row: [_natural(text) for text in rows.loc[row, others]])
+        table = pd.concat([rows[others], table[values]], axis=1).loc[order].fillna("")
+        table.columns = pd.Index([*map(short, others), *(f"{short(parameter)} {value}" for value in values)])
+        parts += [f"{'#' * (level + 1)} {parameter}", markdown.table(table)]
+    if not parts:
+        return ""
+    text = (
+        "NLL in nats ± standard error over the test examples; of several seeds, their mean and standard deviation. "
+        "Each row holds runs that are the same but for this parameter (and their seeds)."
+    )
+    return "\n\n".join([f"{'#' * level} Runs that differ in one parameter", text, *parts])
+
+
+def _compared(seeds: Sequence[Record], cells: Sequence[Sequence[Record]]) -> str:
+    """The NLL of runs that differ in their seed alone; and on how many examples, if on fewer than others."""
+    values, examples = [record.test["nll"] for record in seeds], seeds[0].test["examples"]
+    most = max(others[0].test["examples"] for others in cells if others[0].data == seeds[0].data)
+    of = f" ({examples:,} examples)" if examples < most else ""
+    if len(values) > 1:
+        return f"{statistics.mean(values):.3f}, sd {statistics.stdev(values):.3f} ({len(values)} seeds){of}"
+    return f"{values[0]:.3f} ± {seeds[0].test['nll_stderr']:.3f}{of}"
+
+
+def _natural(text: str) -> tuple[bool, float, str]:
+    """Numbers in their order, before words."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
+
+
+def paired(records: Sequence[Record], base: Path, level: int = 2) -> str:
+    """Markdown: VAE and IWAE, the same but for the objective, image by image; "" if no two have such values."""
+    pairs = [
+        (vae, iwae)
+        for vae in records
+        for iwae in records
+        if (vae.objective, iwae.objective) == ("vae", "iwae") and _on_the_same_images(vae, iwae)
+    ]
+    rows = [_pair(vae, iwae, base) for vae, iwae in sorted(pairs, key=lambda pair: (pair[0].layers, pair[0].cell))]
+    if not rows:
+        return ""
+    text = (
+        "Runs that are the same but for the objective, compared image by image: the mean over the images of the NLL of "
+        "the IWAE less that of the VAE, in nats, ± its standard error. What images differ in falls out."
+    )
+    return "\n\n".join([f"{'#' * level} VAE and IWAE on the same images", markdown.table(pd.DataFrame(rows)), text])
+
+
+def _on_the_same_images(a: Record, b: Record) -> bool:
+    if a.likelihoods is None or b.likelihoods is None or a.likelihoods.binarization != b.likelihoods.binarization:
+        return False
+    same = [{**parameters(record), "model.objective": ""} for record in (a, b)]
+    return same[0] == same[1] and np.array_equal(a.likelihoods.numbers, b.likelihoods.numbers)
+
+
+def _pair(vae: Record, iwae: Record, base: Path) -> dict[str, Any]:
+    assert vae.likelihoods is not None and iwae.likelihoods is not None
+    difference = vae.likelihoods.values - iwae.likelihoods.values
+    stderr = difference.std(ddof=1) / len(difference) ** 0.5
+    return {
+        "data": vae.data,
+        "layers": str(vae.layers),
+        "k": str(vae.experiment.model.k),
+        "VAE": markdown.link(vae.folder.name, vae.folder, base),
+        "IWAE": markdown.link(iwae.folder.name, iwae.folder, base),
+        "images": f"{len(difference):,}",
+        "IWAE less VAE": f"{difference.mean():+.3f} ± {stderr:.3f}",
+    }
