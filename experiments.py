@@ -11,7 +11,7 @@ def experiment() -> Experiment:
     # ---- parameters ------------------------------------------------------------------ (in brackets: the paper) ----
     return Experiment(
         # Output
-        name="digits_iwae_k50",  # the files of the run lie in results_dir/name
+        name=None,  # the files lie in results_dir/name; None: named by what differs from this file as it came
         results_dir="results",
         overwrite=False,  # True: start afresh where a run of this name exists
         seed=123,  # of everything random

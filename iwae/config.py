@@ -20,8 +20,10 @@ import json
 import math
 import numbers
 import os
+import re
 import types
 import typing
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -56,6 +58,39 @@ DATASETS: dict[str, str] = {
 
 SYNTHETIC_DATASETS = tuple(name for name, about in DATASETS.items() if about.startswith("synthetic"))
 
+PAPER_NETWORKS: dict[int, dict[str, Any]] = {
+    1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
+    2: {"latent_units": (100, 50), "hidden_units": ((200, 200), (100, 100))},
+}
+"""The sizes of the paper's networks by their number of stochastic layers, from the data upwards."""
+
+INCIDENTAL = (
+    "name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call",
+    "training.checkpoint_seconds",
+)  # fmt: skip
+"""Parameters that make no other run: they change where it lies, what is done with it or how fast, but no result."""
+
+DEFAULT_CHANGES: dict[str, Any] = {"model.latent_units": (2,), "training.stages": 5}
+"""The default experiment, `experiments.py` unedited, by what in it differs from the defaults below: a run of two
+minutes with every picture. The names that runs are given say what differs from it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do with a trained model beyond train, evaluate and plot."""
+
+    about: str
+    key: str
+    """Key of evaluation.json, under "test", that is there once the task is done."""
+
+
+TASKS: dict[str, Task] = {
+    "posterior": Task("Hamiltonian Monte Carlo beside draws of q, for chosen inputs", "posterior"),
+    "tightness": Task("annealed importance sampling beside L_k, and Pareto k-hat", "ais"),
+    "snr": Task("signal-to-noise ratio of the gradients over k", "gradient_snr"),
+}
+"""What is not done unless asked for."""
+
 INT32_MAX = 2**31 - 1
 MAX_STAGES = 12
 VAE_OBJECTIVES = ("vae", "vae_analytic_kl")
@@ -71,6 +106,21 @@ class Rule:
 
     expected: str
     holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Belongs:
+    """Said of a parameter of `Evaluation`: the only tasks that it changes."""
+
+    tasks: tuple[str, ...]
+
+
+class Unregistered(str):
+    """The name of an objective whose code is not at hand: it can be read and told, but not trained."""
+
+
+class MadeName(str):
+    """A run's name that was made from its parameters; it is made anew when these are replaced."""
 
 
 def _is_folder_name(name: str) -> bool:
@@ -99,7 +149,9 @@ RenyiOrder = Annotated[float, Rule("a number other than 1", lambda x: x != 1)]
 FolderName = Annotated[str, Rule("a name that can be a folder's (no path, no special characters)", _is_folder_name)]
 Path = Annotated[str, Rule("a path", lambda text: text.strip() != "" and "\0" not in text)]
 DatasetName = Annotated[str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name)]
-ObjectiveName = Annotated[str, Rule("the name of an objective", lambda name: name in OBJECTIVES)]
+ObjectiveName = Annotated[
+    str, Rule("the name of an objective", lambda name: name in OBJECTIVES or isinstance(name, Unregistered))
+]
 
 _Item = TypeVar("_Item")
 Selection = Annotated[
@@ -117,7 +169,8 @@ SomeIncreasing = Annotated[
     tuple[Count, ...],
     Rule("a list of at least one integer, increasing", lambda items: len(items) > 0 and _increases(items)),
 ]
-Task = Literal["train", "evaluate", "plot", "posterior", "tightness", "snr"]
+TASK_NAMES = ("train", "evaluate", "plot", *TASKS)
+TaskName = Annotated[str, Rule(f"one of {', '.join(TASK_NAMES)}", lambda name: name in TASK_NAMES)]
 Split = Literal["train", "valid", "test"]
 
 
@@ -350,6 +403,9 @@ class Training(_Section):
     updates_per_call: Count = 100
     """Updates in one call of the compiled loop. Changes speed and how often the progress bar moves, no result."""
 
+    checkpoint_seconds: Positive = 60.0
+    """Seconds between checkpoints inside an epoch. Changes what an interruption costs, no result."""
+
     _path: ClassVar[str] = "training"
     _rules: ClassVar = (
         _rule_schedule_has_its_epochs,
@@ -377,23 +433,23 @@ class Evaluation(_Section):
     remove_inactive_units: bool = True
     """Measure the likelihood also with the inactive units removed from the model. Paper: yes."""
 
-    posterior_inputs: tuple[CountOrZero, ...] = ()
+    posterior_inputs: Annotated[tuple[CountOrZero, ...], Belongs(("plot", "posterior"))] = ()
     """Tasks plot and posterior: numbers of the test examples whose posterior is shown, counted from 0. Empty: the
     first of each class, or ten spread evenly where there are no labels. Not in the paper."""
 
-    tightness_examples: Count = 100
+    tightness_examples: Annotated[Count, Belongs(("tightness",))] = 100
     """Task tightness: examples, spread evenly over each split. Not in the paper (Wu et al. 2017: 100)."""
 
-    ais_steps: Count = 500
+    ais_steps: Annotated[Count, Belongs(("tightness",))] = 500
     """Task tightness: temperatures of annealed importance sampling. Not in the paper (Wu et al. 2017: 10000)."""
 
-    ais_chains: Count = 16
+    ais_chains: Annotated[Count, Belongs(("tightness",))] = 16
     """Task tightness: chains an example of annealed importance sampling. Not in the paper (Wu et al. 2017: 16)."""
 
-    snr_k: SomeIncreasing = (1, 3, 10, 30, 100, 300, 1000)
+    snr_k: Annotated[SomeIncreasing, Belongs(("snr",))] = (1, 3, 10, 30, 100, 300, 1000)
     """Task snr: numbers of importance samples for which the gradients are compared. Not in the paper."""
 
-    snr_samples: Count = 30_000
+    snr_samples: Annotated[Count, Belongs(("snr",))] = 30_000
     """Task snr: importance samples an example drawn for each of these numbers; a gradient takes k of them. Not in the
     paper."""
 
@@ -422,13 +478,14 @@ def _rule_no_start_from_itself(experiment: "Experiment") -> None:
 class Experiment(_Section):
     """One run: what it is called, what is done, and the four groups of parameters."""
 
-    name: FolderName
-    """Name of the run; its files lie in results_dir/name."""
+    name: FolderName = None  # type: ignore[assignment]
+    """Name of the run; its files lie in results_dir/name. None: made from dataset, objective, k and what else differs
+    from the default experiment."""
 
     seed: Seed = 123
     """Seed of everything random: the same seed gives the same run. Not stated in the paper."""
 
-    tasks: Selection[Task] = ("train", "evaluate", "plot")
+    tasks: Selection[TaskName] = ("train", "evaluate", "plot")
     """What is done, in this order: train, evaluate, plot, and what is not done unless asked for: posterior (Hamiltonian
     Monte Carlo beside draws of q, for chosen inputs), tightness (annealed importance sampling beside L_k, and Pareto
     k-hat), snr (signal-to-noise ratio of the gradients over k)."""
@@ -450,6 +507,14 @@ class Experiment(_Section):
 
     _rules: ClassVar = (_rule_likelihood_fits_data, _rule_no_start_from_itself)
 
+    def __post_init__(self) -> None:
+        made = self.name is None or isinstance(self.name, MadeName)
+        if made:
+            object.__setattr__(self, "name", "made below")
+        super().__post_init__()
+        if made:
+            object.__setattr__(self, "name", MadeName(_made_name(self)))
+
     @property
     def run_dir(self) -> str:
         """Folder of the run's files."""
@@ -461,12 +526,20 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     return _plain(dataclasses.asdict(experiment))
 
 
-def from_dict(values: Mapping[str, Any]) -> Experiment:
+def from_dict(values: Mapping[str, Any], *, any_objective: bool = False) -> Experiment:
     """The inverse of `to_dict`.
+
+    Args:
+        values: a value for every parameter; None for the name that is made from the others.
+        any_objective: accept an objective that is not registered here, as an `Unregistered` name.
 
     Raises:
         ConfigError: for a key that is unknown or missing and for a value that is refused.
     """
+    model = values.get("model") if isinstance(values, Mapping) else None
+    objective = model.get("objective") if isinstance(model, Mapping) else None
+    if any_objective and isinstance(objective, str) and objective not in OBJECTIVES:
+        values = {**values, "model": {**model, "objective": Unregistered(objective)}}  # type: ignore[dict-item]
     return _from_mapping("", values, Experiment)
 
 
@@ -525,6 +598,57 @@ def differences(a: Experiment, b: Experiment) -> list[tuple[str, Any, Any]]:
     return [(name, value, in_b[name]) for name, value in flatten(a).items() if value != in_b[name]]
 
 
+def written(value: Any) -> str:
+    """`value` as it is written on the command line: `0.5`, `100,50`, `200,200 100,100`, `none` for an empty list."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    nested = any(isinstance(item, list | tuple) for item in value)
+    return (" " if nested else ",").join(map(written, value)) or "none"
+
+
+def label(name: str, value: Any) -> str:
+    """A parameter and its value as a part of a run's name: `k5`, `objective-vae`, `latent_units100-50`."""
+    section, _, last = name.rpartition(".")
+    if name == "data.name":
+        last = "data"
+    elif section in ("data", "evaluation"):
+        last = f"{section}_{last}"
+    text = _name_part(name, value)
+    return last + text if text[0].isdigit() else f"{last}-{text}"
+
+
+def ending(experiment: Experiment, parameters: Iterable[str]) -> str:
+    """The end of a run's name that says what these parameters are, the seed last."""
+    values, wanted = flatten(experiment), set(parameters)
+    order = sorted(wanted, key=lambda name: (name == "seed", list(values).index(name)))
+    return "".join(f"_{label(name, values[name])}" for name in order)
+
+
+def in_a_name(parameter: str) -> bool:
+    """Whether a change in a parameter makes another run, which the names that runs are given therefore say."""
+    return parameter not in INCIDENTAL and not parameter.startswith("evaluation.")
+
+
+def _made_name(experiment: Experiment) -> str:
+    values = flatten(experiment)
+    main = {name: _name_part(name, values[name]) for name in ("data.name", "model.objective", "model.k")}
+    default = {name: entry for name, entry in _defaults().items() if name not in main and in_a_name(name)}
+    changed = ending(experiment, {name for name in default if values[name] != default[name]})
+    name = "{}_{}_k{}".format(*main.values()) + changed
+    return name if len(name) <= 150 else f"{name[:140]}_{zlib.crc32(name.encode()):08x}"
+
+
+def _name_part(name: str, value: Any) -> str:
+    text = os.path.basename(value).removesuffix(".npz") if name == "data.name" else written(value)
+    return re.sub(r"[^A-Za-z0-9_.+]+", "-", text.replace(" ", "_"))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """Every parameter of the default experiment but its name."""
+    return flatten(Experiment("default")) | DEFAULT_CHANGES
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: ` (did you mean 'x'?)`, or nothing if no known word is near."""
     by_lower_case = {name.lower(): name for name in known}
@@ -580,7 +704,8 @@ def _convert(path: str, value: Any, annotation: Any, rule: Rule | None = None, o
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(path, value, arguments[0], rule, optional=True)
     if origin is Annotated:
-        return _convert(path, value, arguments[0], arguments[1], optional)
+        inner = arguments[1] if isinstance(arguments[1], Rule) else rule
+        return _convert(path, value, arguments[0], inner, optional)
 
     refusal = _refusal(path, value, annotation, rule, optional)
     if origin is tuple:
@@ -631,6 +756,7 @@ def _refusal(path: str, value: Any, annotation: Any, rule: Rule | None, optional
         expected = f"one of {', '.join(choices)}"
     else:
         choices = DATASETS if rule is typing.get_args(DatasetName)[1] else ()
+        choices = TASK_NAMES if rule is typing.get_args(TaskName)[1] else choices
         expected = rule.expected if rule else _TYPE_NAMES.get(annotation) or _describe(annotation)
     if isinstance(value, str):
         near = did_you_mean(value, choices)
@@ -659,3 +785,12 @@ def _plain(value: Any) -> Any:
 
 def _either(names: Iterable[str]) -> str:
     return " or ".join(repr(name) for name in names)
+
+
+TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
+    f"evaluation.{name}": entry.tasks
+    for name, annotation in _annotations(Evaluation).items()
+    for entry in getattr(annotation, "__metadata__", ())
+    if isinstance(entry, Belongs)
+}
+"""The tasks that a parameter changes, for those that change some tasks only."""

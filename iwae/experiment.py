@@ -1,74 +1,25 @@
-"""An experiment from start to end: load, train, evaluate, plot. The only module that knows all tasks.
+"""An experiment from start to end: open the folder, load, build, train, then the tasks in order."""
 
-TensorFlow and what needs it are imported inside the functions, so that `import iwae` and `--help` do not wait for them.
-"""
-
-import contextlib
-import hashlib
-import json
-import os
+import dataclasses
+import importlib
 import platform
-import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 import warnings
-from dataclasses import dataclass
 from importlib import metadata
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from iwae import config, device
+from iwae import config, device, evaluation, figures, training
 from iwae.config import ConfigError, Experiment
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from iwae.data.loading import Dataset
-    from iwae.model import IWAE
-
-# What may differ between the parameters of a finished run and those of a new command on the same folder.
-NOT_COMPARED = ("tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
-
-# Parameters that matter to some tasks only: where none of these is asked for, they stay as they were.
-TASK_PARAMETERS = {
-    ("evaluation.posterior_inputs",): ("plot", "posterior"),
-    ("evaluation.tightness_examples", "evaluation.ais_"): ("tightness",),
-    ("evaluation.snr_",): ("snr",),
-}
-
-# The entries that tasks add to that of the test examples in evaluation.json.
-TASK_ENTRIES = {
-    "posterior": ("posterior",),
-    "tightness": ("ais", "bidirectional", "pareto_k", "warning"),
-    "snr": ("gradient_snr",),
-}
-LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on; the message is one line that says what to do."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with all that belongs to it; `evaluation` is the content of evaluation.json, {} before there is one."""
-
-    experiment: Experiment
-    folder: Path
-    dataset: "Dataset"
-    model: "IWAE"
-    evaluation: dict[str, Any]
-
-    def images(self, split: str) -> "np.ndarray":
-        """The images [n, D] of a split as the model is given them: with the one binarization fixed by the seed."""
-        return prepared_images(self.dataset, split, self.experiment)
-
-    @property
-    def title(self) -> str:
-        """Run, dataset, objective and k, for the titles of plots."""
-        model = self.experiment.model
-        return f"{self.experiment.name} ({self.dataset.name}, {model.objective.upper()}, k = {model.k})"
+from iwae.data import loading
+from iwae.model import IWAE
+from iwae.runs import checkpoints
+from iwae.runs.folder import Folder, RunError
+from iwae.runs.process import Interrupted, Signals
+from iwae.runs.run import Run, prepared_images
 
 
 def run(experiment: Experiment) -> Run:
@@ -81,104 +32,59 @@ def run(experiment: Experiment) -> Run:
         ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
         RunError: anything else that stops a run, in one line.
     """
-    folder = Path(experiment.run_dir)
-    with _file_errors_told(folder), _locked(folder, experiment), _Signals() as signals:
-        experiment = _with_kept_parameters(folder, experiment)
-        accepted = _check_same_parameters(folder, experiment)
-        device.start_tensorflow()
-        dataset = load_data(experiment)
-        weights = folder / "model.weights.h5"
+    folder = Folder(experiment.run_dir)
+    with folder.opened(), Signals() as signals:
         redo = "train" not in experiment.tasks
-        trained = weights.exists() and (redo or _is_whole(weights) or not _can_be_restored(weights))
-        model = build_model(experiment, dataset, weights if trained else None)
-        before = _read_json(folder / "experiment.json").get("environment", {})
+        accepted: list[str] = []
+        if not experiment.overwrite:
+            experiment = folder.with_kept_parameters(experiment)
+            accepted = folder.check_same_parameters(experiment)
+        dataset = load_data(experiment)
+        trained = not experiment.overwrite and folder.has_trained_weights(needed=redo)
+        model = build_model(experiment, dataset, folder if trained else None)
+        if not trained and redo:
+            raise RunError(
+                f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
+            )
+        if experiment.overwrite:
+            folder.move_aside()
+        before = folder.environment()
         environment = before if trained and before else _environment(dataset)  # of the training
         changed = before.get("changed_parameters", []) + accepted
         if changed:
             environment["changed_parameters"] = changed
-        _write_json(folder / "experiment.json", config.to_dict(experiment) | {"environment": environment})
-        if not trained and redo:
-            raise RunError(f"{weights}: expected the weights of a finished training, found none; add 'train' to tasks")
+        folder.write_experiment(experiment, environment)
         if not trained:
+            folder.discard_results()
             _train(experiment, dataset, model, folder, signals)
-            _save_weights(model, weights)
-        try:
-            evaluation = _read_json(folder / "evaluation.json")
-        except RunError as error:
-            if "evaluate" not in experiment.tasks:
-                raise
-            warnings.warn(f"{error}; it is made anew", stacklevel=2)
-            evaluation = {}
-        result = Run(experiment, folder, dataset, model, evaluation)
-        left = set(experiment.tasks) if redo else _tasks_left(experiment, evaluation)
-        if "evaluate" in left:
-            result = _evaluate(result)
-        if "plot" in left:
-            _plot(result)
-        for task, do in {"posterior": _posterior, "tightness": _tightness, "snr": _snr}.items():
-            if task in left and "test" not in result.evaluation:
-                raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
-            if task in left:
-                result = do(result)
-    print(summary(result))
+        result = _with_tasks_done(Run(experiment, folder, dataset, model, _read_evaluation(folder, experiment)), redo)
+    print(result.summary())
     return result
 
 
-def is_finished(experiment: Experiment) -> bool:
-    """Whether `run` would leave everything as it is; needs no TensorFlow.
+def load_run(folder: str | PathLike[str]) -> Run:
+    """A run that lies under `folder`, with its trained model and its dataset.
 
     Raises:
-        ConfigError: the folder holds a run with other parameters.
+        RunError: there is none, it is not trained, or a file is damaged.
     """
-    folder, tasks = Path(experiment.run_dir), set(experiment.tasks)
-    if experiment.overwrite or "train" not in tasks or not _is_whole(folder / "model.weights.h5"):
-        return False
-    experiment = _with_kept_parameters(folder, experiment)
-    _check_same_parameters(folder, experiment)
-    try:
-        return not _tasks_left(experiment, _read_json(folder / "evaluation.json"))
-    except RunError:  # damaged: `run` tells, and makes it anew
-        return False
-
-
-def _tasks_left(experiment: Experiment, evaluation: dict[str, Any]) -> set[str]:
-    """The tasks after training that have not been done yet."""
-    test = evaluation.get("test", {})
-    done = {
-        "train": True,
-        "evaluate": set(evaluation) == set(experiment.evaluation.splits),
-        "plot": Path(experiment.run_dir, "plots", f"{LAST_PLOT}.png").exists(),
-        **{task: entries[0] in test for task, entries in TASK_ENTRIES.items()},
-    }
-    return {task for task in experiment.tasks if not done[task]}
-
-
-def load_run(folder: str | os.PathLike) -> Run:
-    """A run that lies under `folder`, with its trained model and its dataset."""
-    folder = Path(folder)
-    if not (folder / "experiment.json").exists():
+    opened = Folder(folder)
+    if not opened.is_run():
         raise RunError(f"{folder}: expected the folder of a run, with experiment.json, found none")
-    experiment = _read_experiment(folder)
-    device.start_tensorflow()
+    experiment = opened.read_experiment()
     dataset = load_data(experiment)
-    weights = folder / "model.weights.h5"
-    if not weights.exists():
-        raise RunError(f"{weights}: expected the weights of a finished training, found none")
-    model = build_model(experiment, dataset, weights)
-    return Run(experiment, folder, dataset, model, _read_json(folder / "evaluation.json"))
+    if not opened.weights.exists():
+        raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
+    return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.read_evaluation())
 
 
-# ---- the parts of an experiment ----
-
-
-def load_data(experiment: Experiment) -> "Dataset":
+def load_data(experiment: Experiment) -> loading.Dataset:
     """The dataset of an experiment.
 
     Raises:
         ConfigError: the parameters do not fit the data.
+        RunError: a file cannot be read.
     """
-    from iwae.data import loading
-
     data = experiment.data
     try:
         dataset = loading.load_dataset(
@@ -207,70 +113,57 @@ def load_data(experiment: Experiment) -> "Dataset":
     return dataset
 
 
-def prepared_images(dataset: "Dataset", split: str, experiment: Experiment) -> "np.ndarray":
-    """The images [n, D] of a split with the binarization of the experiment; stochastic becomes one fixed draw."""
-    from iwae.data import loading
-
-    how = experiment.data.binarization
-    images = getattr(dataset, split)
-    return loading.binarize(images, "fixed" if how == "stochastic" else how, experiment.seed)
-
-
-def build_model(experiment: Experiment, dataset: "Dataset", weights: Path | None = None) -> "IWAE":
-    """The model of an experiment with the weights of a file, or else those that its training starts from.
+def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folder | None = None) -> IWAE:
+    """The model of an experiment with the weights of the run `trained`, or else those that its training starts from.
 
     These are new ones, or the weights of the run that `training.start_from` names.
-    """
-    from iwae.model import IWAE
 
+    Raises:
+        ConfigError, RunError: the weights are not there, damaged, or those of another network.
+    """
+    device.start_tensorflow()
     settings = experiment.model
     model = IWAE(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
         hidden_units=settings.hidden_units,
-        objective=settings.objective,
+        objective=bounds.from_settings(settings),
         k=settings.k,
         likelihood=settings.likelihood,
         estimator=settings.estimator,
-        alpha=settings.alpha,
-        groups=settings.groups,
-        mixture=settings.mixture,
-        beta=settings.beta,
-        data_mean=dataset.train_mean,
-        data_std=dataset.train_std,
+        data_moments=(dataset.train_mean, dataset.train_std),
         seed=experiment.seed,
     )
-    if weights is None and experiment.training.start_from is not None:
-        weights = _weights_to_start_from(Path(experiment.training.start_from), settings)
-    if weights is not None:
-        if not _is_whole(weights):
-            raise RunError(f"{weights}: expected the bytes that were written (model.weights.h5.sha256), got others")
+    model.beta.assign(settings.beta)
+    if trained is None and experiment.training.start_from is not None:
+        trained = _run_to_start_from(Folder(experiment.training.start_from), settings)
+    if trained is not None:
+        if not trained.weights_are_whole():
+            raise RunError(
+                f"{trained.weights}: expected the bytes that were written ({trained.checksum.name}), got others"
+            )
         try:
-            model.load_weights(weights)
+            model.load_weights(trained.weights)
         except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{weights}: expected the weights of this model, got an error: {error}") from None
+            raise RunError(f"{trained.weights}: expected the weights of this model, got an error: {error}") from None
     return model
 
 
-def _weights_to_start_from(start: Path, settings: config.Model) -> Path:
-    """The weights of the finished run `start`, whose network must be the one of `settings`."""
-    other = _read_experiment(start).model
+def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
+    """The finished run `start`, whose network must be the one of `settings`."""
+    other = start.read_experiment().model
     for name in ("latent_units", "hidden_units", "likelihood"):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
                 f"got {getattr(settings, name)}"
             )
-    weights = start / "model.weights.h5"
-    if not weights.exists():
-        raise RunError(f"training.start_from: expected a finished run, with {weights}, found none")
-    return weights
+    if not start.weights.exists():
+        raise RunError(f"training.start_from: expected a finished run, with {start.weights}, found none")
+    return start
 
 
-def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Path, signals: "_Signals") -> None:
-    from iwae import training
-    from iwae.runs import checkpoints
-
+def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder: Folder, signals: Signals) -> None:
     stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
     try:
         with signals.deferred():
@@ -286,24 +179,68 @@ def _train(experiment: Experiment, dataset: "Dataset", model: "IWAE", folder: Pa
                 beta=experiment.model.beta,
                 beta_warmup_epochs=experiment.model.beta_warmup_epochs,
                 stop_requested=lambda: signals.received is not None,
+                run=_identity(experiment, dataset),
             )
     except training.StopRequested:
-        print(f"stopped; a checkpoint is in {folder / 'checkpoints'}: the same command continues", file=sys.stderr)
+        print(f"stopped; a checkpoint is in {folder.checkpoints}: the same command continues", file=sys.stderr)
         raise Interrupted(signals.received or signal.SIGTERM) from None
     except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
         raise RunError(f"{error} (run {folder})") from None
+    with tempfile.TemporaryDirectory() as place:  # HDF5 ends the process when a disk is full; our writer does not
+        file = Path(place, folder.weights.name)
+        model.save_weights(file)
+        folder.write_weights(file.read_bytes())
 
 
-def _evaluate(run: Run) -> Run:
-    from iwae import evaluation
+def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:
+    """What a checkpoint must share with the run that continues from it: the data, the network, and the seed."""
+    model = config.to_dict(experiment)["model"]
+    parts = [experiment.seed, experiment.data.batch_size, experiment.data.binarization, model, dataset.fingerprint]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+
+# ---- the tasks after training ----
+
+
+def _read_evaluation(folder: Folder, experiment: Experiment) -> dict[str, Any]:
+    try:
+        return folder.read_evaluation()
+    except RunError as error:
+        if "evaluate" not in experiment.tasks:
+            raise
+        warnings.warn(f"{error}; it is made anew", stacklevel=3)
+        folder.evaluation_json.unlink()
+        return {}
+
+
+def _with_tasks_done(run: Run, redo: bool) -> Run:
+    """The run with its tasks after training done: those that are not yet, or all if they are to be done again."""
+    left = set(run.experiment.tasks) if redo else run.folder.tasks_left(run.experiment)
+    if "evaluate" in left:
+        run = _evaluated(run)
+    if "plot" in left:
+        _save_figures(run, figures.of_run(run))
+    for task in config.TASKS:
+        if task in left and "test" not in run.evaluation:
+            raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
+        if task in left:
+            module = importlib.import_module(f"iwae.diagnostics.{task}")
+            entries, drawn = module.run(run)
+            others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
+            run = run.with_evaluation(run.evaluation | {"test": others | entries})
+            _save_figures(run, drawn)
+    return run
+
+
+def _evaluated(run: Run) -> Run:
     settings = run.experiment.evaluation
     results: dict[str, Any] = {}
     for split in settings.splits:
         images = run.images(split)
-        label = f"evaluate {split}"
         try:
-            results[split], _ = evaluation.evaluate(run.model, images, settings, run.experiment.seed, label)
+            results[split], _ = evaluation.evaluate(
+                run.model, images, settings, run.experiment.seed, f"evaluate {split}"
+            )
         except evaluation.NonFiniteLogWeight as error:
             raise RunError(f"{run.folder}: {split}: {error}") from None
         if run.dataset.log_density is not None:
@@ -311,389 +248,18 @@ def _evaluate(run: Run) -> Run:
             results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
         # What other tasks measured stays: the weights are the same, and each entry says what else it was made with.
         before = run.evaluation.get(split, {})
-        kept = [name for entries in TASK_ENTRIES.values() for name in entries if name in before]
-        results[split] |= {name: before[name] for name in kept}
-    _write_json(run.folder / "evaluation.json", results)
-    return Run(run.experiment, run.folder, run.dataset, run.model, results)
+        results[split] = before | results[split] if ... else results[split]
+    return run.with_evaluation(results)
 
 
-def _plot(run: Run) -> None:
-    """The figures of every run; `LAST_PLOT` is written last."""
-    import numpy as np
-
-    from iwae import evaluation
-    from iwae.diagnostics import posterior
-    from iwae.figures import of_run, plots
-    from iwae.runs import log
-
-    seed, shape, test = run.experiment.seed, run.dataset.image_shape, run.images("test")
-    made: dict[str, Any] = {}
-    try:
-        rows = log.read(run.folder / "log.csv")
-    except ValueError as error:
-        raise RunError(str(error)) from None
-    if rows:
-        columns = {name: [row[name] for row in rows] for name in log.COLUMNS}
-        made["learning_curves"] = plots.learning_curves([(run.experiment.name, columns)], run.title)
-    means = evaluation.posterior_means(run.model, test, seed)
-    if shape:
-        samples = np.array(run.model.sample(100, (seed, 0)))
-        made["samples"] = plots.samples(samples.reshape(-1, *shape), run.title)
-        chosen = test[evaluation.spread(len(test), 40)]
-        reconstructions = np.array(run.model.decode_mean(run.model.encode(chosen, 1, (seed, 1))[0][0]))
-        made["reconstructions"] = plots.reconstructions(
-            chosen.reshape(-1, *shape), reconstructions.reshape(-1, *shape), run.title
-        )
-    if run.experiment.model.likelihood == "gaussian" and not shape:
-        made |= _density_figures(run)
-    made |= of_run.latent_scatter(run, means) | of_run.decoded(run)
-    if run.model.latent_units == (2,):
-        numbers = of_run.chosen_inputs(run)
-        made |= of_run.posterior_input(run, numbers, posterior.on_grid(run.model, test[numbers], seed))
-    threshold = run.experiment.evaluation.active_unit_threshold
-    made["active_units"] = plots.active_units(evaluation.activity(means), threshold, run.title)
-
-    _save_figures(run, made)
-
-
-def _posterior(run: Run) -> Run:
-    """Hamiltonian Monte Carlo on the true posterior of chosen inputs, beside draws of q and q_IW."""
-    from iwae.diagnostics import annealing, posterior
-    from iwae.figures import of_run
-
-    numbers, seed, settings = of_run.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
-    images, chains = run.images("test")[numbers], 32
-    truth = annealing.hamiltonian_monte_carlo(
-        run.model, images, chains, 25, seed, steps=settings.ais_steps, label="Hamiltonian Monte Carlo"
-    )
-    entry = {
-        "inputs": numbers.tolist(),
-        "hmc_chains": chains,
-        "annealing_steps": settings.ais_steps,
-        "acceptance": truth.acceptance.tolist(),
-        "r_hat": truth.r_hat.tolist(),
-    }
-    made = of_run.latent_pairs(run, numbers, truth)
-    if posterior.applies(run.model):
-        grids = posterior.on_grid(run.model, images, seed)
-        entry["log_likelihood"] = [grid.log_evidence for grid in grids]
-        entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
-        made |= of_run.posterior_input(run, numbers, grids)
-    _save_figures(run, made)
-    return _with_entries(run, "posterior", {"posterior": entry})
-
-
-def _tightness(run: Run) -> Run:
-    """Annealed importance sampling beside L_k, bidirectional Monte Carlo on simulated examples, Pareto k-hat."""
-    from iwae import evaluation
-    from iwae.diagnostics import tightness
-    from iwae.figures import plots
-
-    settings, test = run.experiment.evaluation, run.images("test")
-    images = test[evaluation.spread(len(test), settings.tightness_examples)]
-    how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
-    values = tightness.per_image(run.model, images, *how)
-    bracket = tightness.bidirectional(run.model, len(images), *how)
-    _save_figures(run, {"tightness": plots.tightness(**values, title=run.title, k=settings.k)})
-    return _with_entries(run, "tightness", tightness.summarize(values, bracket, settings))
-
-
-def _snr(run: Run) -> Run:
-    """Signal-to-noise ratio of the gradients over k, for the chosen inputs."""
-    from iwae.diagnostics import snr
-    from iwae.figures import of_run, plots
-
-    settings, numbers = run.experiment.evaluation, of_run.chosen_inputs(run)
-    ratios = snr.signal_to_noise(
-        run.model,
-        run.images("test")[numbers],
-        settings.snr_k,
-        settings.snr_samples,
-        run.experiment.seed,
-        label="signal to noise",
-    )
-    pairs = {name: (encoder, decoder) for name, (encoder, decoder) in ratios.items()}
-    _save_figures(run, {"gradient_snr": plots.gradient_snr(settings.snr_k, pairs, run.title)})
-    values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
-    entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
-    return _with_entries(run, "snr", {"gradient_snr": entry})
-
-
-def _with_entries(run: Run, task: str, entries: dict[str, Any]) -> Run:
-    """The run with the entries of a task, in place of its old ones, for the test examples in evaluation.json."""
-    others = {name: value for name, value in run.evaluation["test"].items() if name not in TASK_ENTRIES[task]}
-    results = run.evaluation | {"test": others | entries}
-    _write_json(run.folder / "evaluation.json", results)
-    return Run(run.experiment, run.folder, run.dataset, run.model, results)
-
-
-def _save_figures(run: Run, figures: dict[str, Any]) -> None:
+def _save_figures(run: Run, drawn: Iterable[tuple[str, Figure]]) -> None:
     """Writes figures into plots/, each of them whole; those of other tasks stay."""
-    from iwae.figures import plots
-
-    folder = run.folder / "plots"
-    folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
+    run.folder.plots.mkdir(exist_ok=True)
+    for name, figure in drawn:
+        style.save(figure, run.folder.plots / f"{name}.png")
 
 
-def _density_figures(run: Run) -> dict[str, Any]:
-    """The model beside the density of one- or two-dimensional data; none for data of more dimensions."""
-    import numpy as np
-
-    from iwae import evaluation
-    from iwae.diagnostics import quadrature
-    from iwae.figures import plots
-
-    data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
-    if quadrature.applies(run.model):
-        x = np.linspace(*_span(data[:, 0]), 401)
-        model = quadrature.one_dimensional(run.model, x, posterior_x=float(np.median(data)))
-        density = None if log_density is None else np.exp(log_density(x[:, None]))
-        values, title = run.evaluation.get("test", {}), run.title
-        if "true_log_likelihood" in values:
-            title += f"; L_{values['k']} = {-values['nll']:.3f}, true E[log p(x)] = {values['true_log_likelihood']:.3f}"
-        return {"one_dimensional": plots.one_dimensional(**model._asdict(), density=density, title=title)}
-    if data.shape[1] == 2:
-        data = data[evaluation.spread(len(data), 2000)]
-        draws = run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3))
-        truth = None
-        if log_density is not None:
-            x1, x2 = (np.linspace(*_span(values), 201) for values in data.T)
-            points = np.stack(np.meshgrid(x1, x2), axis=-1)
-            truth = (x1, x2, log_density(points.reshape(-1, 2)).reshape(points.shape[:2]))
-        figure = plots.two_dimensional_density(data, np.array(draws), run.title, truth)
-        return {"two_dimensional_density": figure}
-    return {}
-
-
-def _span(values: "np.ndarray") -> tuple[float, float]:
-    """An interval somewhat wider than that of the values."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.1 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
-def summary(run: Run) -> str:
-    """What a run gave, in a few lines for the terminal."""
-    lines = [f"{run.title}: {run.folder}"]
-    for split, values in run.evaluation.items():
-        active = "+".join(str(units) for units in values["active_units"])
-        digits = 3 if "true_log_likelihood" in values else 2
-        lines.append(
-            f"  {split}: NLL {values['nll']:.{digits}f} +- {values['nll_stderr']:.{digits}f} nats (L_{values['k']}, "
-            f"{values['examples']} examples), active units {active}"
-        )
-        if "true_log_likelihood" in values:
-            lines.append(
-                f"  {split}: the true density gives {-values['true_log_likelihood']:.3f} nats on the same data"
-            )
-    plots = sorted((run.folder / "plots").glob("*.png"))
-    if plots:
-        lines.append(f"  {len(plots)} plots in {run.folder / 'plots'}")
-    return "\n".join(lines)
-
-
-# ---- the folder of a run ----
-
-
-@contextlib.contextmanager
-def _file_errors_told(folder: Path):
-    """Makes of a full disk and the like a `RunError` that names the file."""
-    try:
-        yield
-    except BrokenPipeError:  # of the terminal, no file of ours
-        raise
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or folder}: {error.strerror or error}; the last checkpoint is kept, "
-            "and the same command continues from it"
-        ) from None
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, experiment: Experiment):
-    """Makes the folder and holds its lock; the operating system frees the lock of a process that died."""
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")
-    except OSError as error:
-        raise RunError(f"{folder}: expected a folder that can be written, got: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder}: another process is working on this run") from None
-        if experiment.overwrite:
-            for entry in folder.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for entry in (*folder.glob(".*part*"), *folder.glob("plots/.*part*")):  # what a killed process left
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        yield
-
-
-def _with_kept_parameters(folder: Path, experiment: Experiment) -> Experiment:
-    """The experiment, with the parameters of tasks that are not asked for as they are in the folder."""
-    if not (folder / "experiment.json").exists():
-        return experiment
-    not_asked = [names for names, tasks in TASK_PARAMETERS.items() if not set(tasks) & set(experiment.tasks)]
-    names = tuple(name for names in not_asked for name in names)
-    differences = config.differences(_read_experiment(folder), experiment)
-    return config.replace(experiment, {name: before for name, before, _ in differences if name.startswith(names)})
-
-
-def _check_same_parameters(folder: Path, experiment: Experiment) -> list[str]:
-    """Refuses a folder whose run has other parameters; how to evaluate may change when that is all that is asked.
-
-    Returns:
-        The changes in the training of an unfinished run that `accept_changes` lets pass, as text.
-    """
-    if not (folder / "experiment.json").exists():
-        return []
-    not_compared = NOT_COMPARED if "train" in experiment.tasks else (*NOT_COMPARED, "evaluation.")
-    found = {
-        name: f"{name} was {before!r}, is {now!r}"
-        for name, before, now in config.differences(_read_experiment(folder), experiment)
-        if not name.startswith(not_compared)
-    }
-    acceptable = not (folder / "model.weights.h5").exists() and all(
-        name.startswith("training.") and name != "training.start_from" for name in found
-    )
-    if found and not (acceptable and experiment.accept_changes):
-        raise ConfigError(
-            f"name: {str(folder)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
-            f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start afresh"
-        )
-    from iwae.runs import checkpoints
-
-    update = checkpoints.latest_update(folder / "checkpoints") if found else 0
-    return [f"after update {update}: {change}" for change in found.values()]
-
-
-def _read_experiment(folder: Path) -> Experiment:
-    values = _read_json(folder / "experiment.json")
-    if not values:
-        raise RunError(f"{folder / 'experiment.json'}: expected the parameters of a run, found none")
-    values.pop("environment", None)
-    try:
-        return config.from_dict(with_defaults(values))
-    except ConfigError as error:
-        raise RunError(f"{folder / 'experiment.json'}: {error}") from None
-
-
-def with_defaults(values: Any, defaults: Any = None) -> Any:
-    """The content of an experiment.json, with the defaults of parameters that its version did not have."""
-    defaults = config.to_dict(Experiment("run")) if defaults is None else defaults
-    if not isinstance(values, dict) or not isinstance(defaults, dict):
-        return values
-    return {**defaults, **{name: with_defaults(value, defaults.get(name, 0)) for name, value in values.items()}}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: expected JSON, got an error: {error}") from None
-    if not isinstance(values, dict):
-        raise RunError(f"{path}: expected named values, got {config.shown(values)}")
-    return values
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    from iwae.runs import checkpoints
-
-    checkpoints.write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _save_weights(model: "IWAE", path: Path) -> None:
-    """Writes the weights, and before them `model.weights.h5.sha256`, which `sha256sum --check` reads as well."""
-    from iwae.runs import checkpoints
-
-    temporary = path.with_name(".part.weights.h5")
-    try:
-        model.save_weights(temporary)
-        content = temporary.read_bytes()
-    except (OSError, RuntimeError) as error:  # the HDF5 library has either for a full disk
-        raise OSError(None, " ".join(str(error).split()), str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    checksum = hashlib.sha256(content).hexdigest()
-    checkpoints.write_atomically(_checksum_file(path), f"{checksum}  {path.name}\n".encode())
-    checkpoints.write_atomically(path, content)
-
-
-def _checksum_file(weights: Path) -> Path:
-    return weights.with_name(f"{weights.name}.sha256")
-
-
-def _is_whole(weights: Path) -> bool:
-    """Whether there are weights with the checksum they were written with; runs of an earlier version have none."""
-    if not weights.exists():
-        return False
-    if not _checksum_file(weights).exists():
-        return True
-    return _checksum_file(weights).read_bytes()[:64].decode("ascii", "replace") == (
-        hashlib.sha256(weights.read_bytes()).hexdigest()
-    )
-
-
-def _can_be_restored(weights: Path) -> bool:
-    """Whether a checkpoint holds the weights of a damaged file, of which a warning then tells."""
-    if not any((weights.parent / "checkpoints").glob("*.json")):
-        return False
-    warnings.warn(f"{weights} is damaged; it is made anew from the last checkpoint", stacklevel=3)
-    return True
-
-
-# ---- the process ----
-
-
-class _Signals:
-    """SIGINT and SIGTERM end the run with `Interrupted`: at once, or while `deferred`, when training asks."""
-
-    def __init__(self):
-        self.received: int | None = None
-        self._deferred = False
-
-    def __enter__(self):
-        self._previous = {}
-        with contextlib.suppress(ValueError):  # handlers belong to the main thread; elsewhere all stays as it is
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def deferred(self):
-        self._deferred = True
-        yield
-        self._deferred = False
-
-    def _handle(self, number, _frame):
-        if self._deferred and self.received is None:
-            self.received = number
-            print("\nstopping after this block of updates, to save a checkpoint ...", file=sys.stderr, flush=True)
-        else:
-            raise Interrupted(number)
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the run; `exit_status` is what a shell expects of that."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.exit_status = 128 + number
-
-
-def _environment(dataset: "Dataset") -> dict[str, Any]:
+def _environment(dataset: loading.Dataset) -> dict[str, Any]:
     packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
     return {
         "python": platform.python_version(),

@@ -88,6 +88,12 @@ def bernoulli_log_prob(x: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, bia
     return linear - tf.reduce_sum(tf.math.log(factors), axis=-1), gradient
 
 
+def bernoulli_log_prob_of_logits(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """log Bernoulli(x; sigmoid(logits)), summed over the last axis: x [B, D], logits [k, B, D] -> [k, B], nats."""
+    softplus = tf.maximum(logits, 0.0) + tf.math.log1p(tf.exp(-tf.abs(logits)))
+    return tf.reduce_sum(x * logits - softplus, axis=-1)
+
+
 class Network(keras.layers.Layer):
     """Tanh hidden layers, [N, inputs] -> [N, hidden_units[-1]]; Glorot-uniform weights, zero biases."""
 
@@ -207,3 +213,41 @@ def _constant(values: np.ndarray | None):
     if values is None:
         return "zeros"
     return lambda shape, dtype=None: tf.reshape(tf.constant(np.asarray(values), dtype=dtype or "float32"), shape)
+
+
+def tanh_networks(
+    input_dim: int,
+    latent_units: Sequence[int],
+    hidden_units: Sequence[Sequence[int]],
+    likelihood: str,
+    mean: np.ndarray | None,
+    std: np.ndarray | None,
+    seed: int,
+) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
+    """The paper's encoder and decoder, each a layer for every stochastic layer, from the data upwards.
+
+    Args: those of `iwae.model.IWAE`; mean and std are the moments of the data, [D] or None.
+    """
+    seeds = np.random.SeedSequence(seed)
+    encoder = [
+        GaussianLayer(hidden, units, seeds, name=f"q_z{i + 1}")
+        for i, (hidden, units) in enumerate(zip(hidden_units, latent_units, strict=True))
+    ]
+    below = hidden_units[0][::-1]
+    outermost: Network
+    if likelihood == "bernoulli":
+        outermost = BernoulliLayer(below, input_dim, seeds, mean=mean, name="p_x")
+    else:
+        outermost = GaussianLayer(below, input_dim, seeds, mean=mean, std=_safe_scale(std, input_dim), name="p_x")
+    upper = [
+        GaussianLayer(hidden[::-1], units, seeds, name=f"p_z{i + 1}")
+        for i, (hidden, units) in enumerate(zip(hidden_units[1:], latent_units[:-1], strict=True))
+    ]
+    return encoder, [outermost, *upper]
+
+
+def _safe_scale(std: np.ndarray | None, input_dim: int) -> np.ndarray:
+    """[D]; a dimension that hardly varies gets a tenth of the largest scale, one without data a scale of one."""
+    if std is None:
+        return np.ones(input_dim, np.float32)
+    return np.maximum(std, 0.1 * std.max()) if std.max() > 0 else np.ones_like(std)

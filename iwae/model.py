@@ -6,14 +6,27 @@ Axis order everywhere: [k, B, D] (importance samples, examples, dimensions). The
     ... -> p(z_1 | z_2) -> p(x | z_1)             the generative network (decoder), which mirrors it; p(z_L) = N(0, I)
 """
 
+import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from iwae import bounds, estimators, layers, rng
+from iwae.bounds import Bound
+
+Seed = Sequence[int] | tf.Tensor
+Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]]
+
+
+class Images(Protocol):
+    """A training set on the device, such as `iwae.batches.ResidentImages`."""
+
+    def batch(self, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Images [B, D] for indices [B]; `seed` [2] is for what is random in them."""
 
 
 class LogWeightTerms(NamedTuple):
@@ -31,6 +44,7 @@ class LogWeightTerms(NamedTuple):
         return self.log_likelihood + beta * (tf.add_n(self.log_prior) - tf.add_n(self.log_posterior))
 
 
+@keras.saving.register_keras_serializable("iwae")
 class IWAE(keras.Model):
     """A VAE or IWAE: one class for any number of stochastic layers, any objective and any gradient estimator.
 
@@ -38,14 +52,20 @@ class IWAE(keras.Model):
         input_dim: D, the number of pixels.
         latent_units: size of each stochastic layer, from the data upwards.
         hidden_units: sizes of the tanh layers below each stochastic layer, same order.
-        objective: name of the bound that is maximised (`iwae.bounds`).
+        objective: the bound that is maximised, one of `iwae.bounds`: its name, or the bound itself, such as
+            `bounds.Renyi(alpha=0.3)`.
         k: importance samples an example.
         likelihood: "bernoulli" or "gaussian".
         estimator: name of the gradient estimator (`iwae.estimators`).
-        alpha, groups, mixture: parameters of some objectives (`iwae.config.Model`).
-        beta: weight of the KL term in the training objective.
-        data_mean, data_std: [D], of the training data; they set the initial bias of the outermost layer.
+        data_moments: mean and standard deviation, [D] each, of the training data; they set the initial bias of the
+            outermost layer. None: not known.
+        network: None for the tanh layers of `hidden_units`, or networks of your own: an encoder and a decoder, Keras
+            layers or models, for several stochastic layers a list of each, from the data upwards. An encoder gives the
+            mean and the log standard deviation of q, [N, I] -> two of [N, D_l]; so does a decoder, but for the
+            outermost one of a Bernoulli likelihood, which gives logits [N, D]. `hidden_units` are then of no effect.
         seed: of the initial weights and of all noise in training.
+
+    The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned.
 
     Example:
         model = iwae.IWAE(input_dim=784, latent_units=(50,), hidden_units=((200, 200),), k=5)
@@ -58,80 +78,88 @@ class IWAE(keras.Model):
         input_dim: int,
         latent_units: Sequence[int] = (50,),
         hidden_units: Sequence[Sequence[int]] = ((200, 200),),
-        objective: str = "iwae",
+        objective: str | dict[str, Any] | Bound = "iwae",
         k: int = 50,
         likelihood: str = "bernoulli",
         estimator: str = "reparameterized",
-        alpha: float = 0.5,
-        groups: int = 1,
-        mixture: float = 0.5,
-        beta: float = 1.0,
-        data_mean: np.ndarray | None = None,
-        data_std: np.ndarray | None = None,
+        data_moments: tuple[ArrayLike, ArrayLike] | None = None,
+        network: Networks | None = None,
         seed: int = 123,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if input_dim < 1:
-            raise ValueError(f"input_dim: expected an integer >= 1, got {input_dim!r}")
-        if k < 1:
-            raise ValueError(f"k: expected an integer >= 1, got {k!r}")
+        for name, value in (("input_dim", input_dim), ("k", k)):
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        for name, sizes in (("latent_units", latent_units), ("hidden_units", hidden_units)):
+            if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+                raise ValueError(f"{name}: expected a list with an entry for each stochastic layer, got {sizes!r}")
         if not latent_units or len(latent_units) != len(hidden_units):
             raise ValueError(
                 "hidden_units: expected one list of sizes for each stochastic layer "
                 f"({len(latent_units)} in latent_units), got {len(hidden_units)}"
             )
-        for name, values in (("data_mean", data_mean), ("data_std", data_std)):
-            if values is not None and np.shape(values) != (input_dim,):
-                raise ValueError(f"{name}: expected shape ({input_dim},), got {np.shape(values)}")
-        self.input_dim, self.latent_units = input_dim, tuple(latent_units)
-        self.k, self.seed, self.objective_name, self.estimator_name = k, seed, objective, estimator
-        options = {"alpha": alpha, "groups": groups, "mixture": mixture}
-        self.objective = bounds.objective(objective, **options)
-        other = bounds.ENCODER_OBJECTIVES.get(objective)
-        self.encoder_objective = bounds.objective(other, **options) if other else None
-        self.estimator = estimators.get(estimator)
-        self.samples_per_example = k * groups
-        # A variable, so that a warm-up of beta does not compile the training step anew.
-        self.beta = self.add_weight(
-            shape=(), initializer=lambda *_, **__: tf.constant(beta), trainable=False, name="beta"
-        )
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood: expected 'bernoulli' or 'gaussian', got {likelihood!r}")
-        self.log_likelihood = self._bernoulli if likelihood == "bernoulli" else self._gaussian
-
-        seeds = np.random.SeedSequence(seed)
-        sizes = (input_dim, *latent_units)
-        self.encoder = [
-            layers.GaussianLayer(hidden, units, seeds, name=f"q_z{i + 1}")
-            for i, (hidden, units) in enumerate(zip(hidden_units, latent_units, strict=True))
-        ]
-        outermost = (
-            layers.BernoulliLayer(hidden_units[0][::-1], input_dim, seeds, mean=data_mean, name="p_x")
-            if likelihood == "bernoulli"
-            else layers.GaussianLayer(
-                hidden_units[0][::-1],
-                input_dim,
-                seeds,
-                mean=data_mean,
-                std=_safe_scale(data_std, input_dim),
-                name="p_x",
+        self.input_dim, self.latent_units = input_dim, tuple(latent_units)
+        self.k, self.seed, self.likelihood = k, seed, likelihood
+        self.objective = _as_bound(objective)
+        self.estimator_name, self.estimator = estimator, estimators.get(estimator)
+        if getattr(self.objective, "analytic_kl", False) and len(self.latent_units) > 1:
+            raise ValueError(f"objective: expected one that works with several stochastic layers, got {objective!r}")
+        estimators.check(estimator, self.objective)
+        self.samples_per_example = k * getattr(self.objective, "groups", 1)
+        mean, std = (None, None) if data_moments is None else (np.asarray(m, np.float32) for m in data_moments)
+        for name, values in (("mean", mean), ("standard deviation", std)):
+            if values is not None and values.shape != (input_dim,):
+                raise ValueError(f"data_moments: expected a {name} of shape ({input_dim},), got {values.shape}")
+        # A variable, so that a warm-up of beta does not compile the training step anew.
+        self.beta = self.add_weight(shape=(), initializer="ones", trainable=False, name="beta")
+        if network is None:
+            self.encoder, self.decoder = layers.tanh_networks(
+                input_dim, self.latent_units, hidden_units, likelihood, mean, std, seed
             )
-        )
-        self.decoder = [outermost] + [
-            layers.GaussianLayer(hidden[::-1], units, seeds, name=f"p_z{i + 1}")
-            for i, (hidden, units) in enumerate(zip(hidden_units[1:], latent_units[:-1], strict=True))
-        ]
+        else:
+            self.encoder, self.decoder = ([part] if callable(part) else list(part) for part in network)
+            _check_networks(self.encoder, self.decoder, self.latent_units)
+        sizes = (input_dim, *self.latent_units)
         for i, (encoder, decoder) in enumerate(zip(self.encoder, self.decoder, strict=True)):
-            encoder.build((None, sizes[i]))
-            decoder.build((None, sizes[i + 1]))
+            is_logits = i == 0 and likelihood == "bernoulli"
+            _check_outputs(f"encoder {i + 1}", encoder, sizes[i], [sizes[i + 1]] * 2)
+            _check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1], [sizes[i]] * (1 if is_logits else 2))
         self.built = True
         self.bound_tracker = keras.metrics.Mean(name="bound")
-        self.images = None
+        self.images: Images | None = None
+        self._config = {
+            "input_dim": input_dim,
+            "latent_units": list(latent_units),
+            "hidden_units": [list(sizes) for sizes in hidden_units],
+            "k": k,
+            "likelihood": likelihood,
+            "estimator": estimator,
+            "seed": seed,
+        }
+        self._network = network
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, as JSON has them, but for the moments of the data: they are in the weights.
+
+        Raises:
+            ValueError: the objective is not registered (`iwae.bounds.register`).
+        """
+        network = None if self._network is None else keras.saving.serialize_keras_object([self.encoder, self.decoder])
+        return {**self._config, "objective": bounds.name_of(self.objective), "network": network, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "IWAE":
+        network = config.pop("network")
+        if network is not None:
+            network = keras.saving.deserialize_keras_object(network, custom_objects)
+        return cls(network=network, **config)
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
-    def draw_noise(self, k: int, batch: int, seed: tf.Tensor) -> list[tf.Tensor]:
+    def draw_noise(self, k: int, batch: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal noise for every stochastic layer: [k, batch, D_l], from the data upwards."""
         return [rng.normal([k, batch, units], rng.fold(seed, i + 1)) for i, units in enumerate(self.latent_units)]
 
@@ -179,18 +207,27 @@ class IWAE(keras.Model):
             values.shape.assert_is_compatible_with((k, x.shape[0]))  # a broadcast would be silent
         return terms
 
-    def training_log_weights(self, terms: LogWeightTerms) -> tf.Tensor:
-        """What the objective is taken of: log weights [k, B] with the weight beta on the KL term, in nats.
+    def training_log_weights(self, terms: LogWeightTerms, objective: Bound) -> tf.Tensor:
+        """What an objective is taken of: log weights [k, B] with the weight beta on the KL term, in nats.
 
-        With the objective "vae_analytic_kl" that term is KL(q(z | x) || N(0, I)) in closed form.
+        That term is KL(q(z | x) || N(0, I)) in closed form where the objective wants it so (`bounds.AnalyticElbo`).
         """
-        if self.objective_name != "vae_analytic_kl":
+        if not getattr(objective, "analytic_kl", False):
             return terms.log_weights(self.beta)
         ((mean, log_std),) = terms.posterior
         kl = tf.reduce_sum(0.5 * (tf.square(mean) + tf.exp(2 * log_std) - 1) - log_std, axis=-1)
         return terms.log_likelihood - self.beta * kl
 
-    def log_weights(self, x: tf.Tensor, k: int, seed) -> tf.Tensor:
+    def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+        """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
+        outermost = self.decoder[0]
+        if self.likelihood == "gaussian":
+            return layers.gaussian_log_prob(x, *_apply(outermost, z))
+        if isinstance(outermost, layers.BernoulliLayer):  # with gradients of its own
+            return outermost.log_prob(x, z)
+        return layers.bernoulli_log_prob_of_logits(x, _apply(outermost, z))
+
+    def log_weights(self, x: ArrayLike, k: int, seed: Seed) -> tf.Tensor:
         """log w_i = log p(x, z_i) - log q(z_i | x), z_i ~ q(z | x): x [B, D] -> [k, B], nats.
 
         `seed` is two integers or a tensor [2]; the same seed gives the same numbers.
@@ -198,7 +235,7 @@ class IWAE(keras.Model):
         x = self._checked(x)
         return self.log_weight_terms(x, self.draw_noise(k, _examples(x), _as_seed(seed))).log_weights()
 
-    def encode(self, x: tf.Tensor, k: int, seed) -> list[tf.Tensor]:
+    def encode(self, x: ArrayLike, k: int, seed: Seed) -> list[tf.Tensor]:
         """Samples z_l [k, B, D_l] of every stochastic layer from q(z | x), x [B, D], from the data upwards."""
         x = self._checked(x)
         samples, below = [], x
@@ -208,12 +245,12 @@ class IWAE(keras.Model):
             samples.append(below)
         return samples
 
-    def decode(self, z: tf.Tensor):
+    def decode(self, z: tf.Tensor) -> Any:
         """p(x | z_1) for z_1 [..., D_1]: a TensorFlow Probability distribution over [D] with batch shape [...]."""
-        import tensorflow_probability as tfp  # two seconds to import, and nothing else needs it
+        import tensorflow_probability as tfp  # two seconds to import, and nothing else here needs it
 
         parameters = self._decode(z)
-        if isinstance(self.decoder[0], layers.BernoulliLayer):
+        if self.likelihood == "bernoulli":
             return tfp.distributions.Independent(tfp.distributions.Bernoulli(logits=parameters, dtype=tf.float32), 1)
         mean, log_std = parameters
         return tfp.distributions.MultivariateNormalDiag(loc=mean, scale_diag=tf.exp(log_std))
@@ -221,13 +258,13 @@ class IWAE(keras.Model):
     def decode_mean(self, z: tf.Tensor) -> tf.Tensor:
         """E[x | z_1]: z_1 [..., D_1] -> [..., D]; for Bernoulli pixels their probabilities."""
         parameters = self._decode(z)
-        return tf.sigmoid(parameters) if isinstance(self.decoder[0], layers.BernoulliLayer) else parameters[0]
+        return tf.sigmoid(parameters) if self.likelihood == "bernoulli" else parameters[0]
 
-    def sample(self, n: int, seed) -> tf.Tensor:
+    def sample(self, n: int, seed: Seed) -> tf.Tensor:
         """n images from the prior: ancestral samples of the latent layers, then E[x | z_1]. -> [n, D]."""
         return self.decode_mean(self.sample_latents(n, seed))
 
-    def sample_latents(self, n: int, seed) -> tf.Tensor:
+    def sample_latents(self, n: int, seed: Seed) -> tf.Tensor:
         """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1]."""
         seed = _as_seed(seed)
         z = rng.normal([n, self.latent_units[-1]], rng.fold(seed, 0))
@@ -236,18 +273,12 @@ class IWAE(keras.Model):
             z = mean + tf.exp(log_std) * rng.normal(mean.shape, rng.fold(seed, i))
         return z
 
-    def _decode(self, z):
+    def _decode(self, z: tf.Tensor) -> Any:
         flat = self.decoder[0](tf.reshape(z, [-1, z.shape[-1]]))
         shape = tf.concat([tf.shape(z)[:-1], [self.input_dim]], axis=0)
         return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
 
-    def _bernoulli(self, x, z):
-        return self.decoder[0].log_prob(x, z)
-
-    def _gaussian(self, x, z):
-        return layers.gaussian_log_prob(x, *_apply(self.decoder[0], z))
-
-    def _checked(self, x) -> tf.Tensor:
+    def _checked(self, x: ArrayLike) -> tf.Tensor:
         x = tf.convert_to_tensor(x, tf.float32)
         if x.shape.rank != 2 or x.shape[-1] != self.input_dim:
             raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(x.shape)}")
@@ -255,63 +286,76 @@ class IWAE(keras.Model):
 
     # ---- training --------------------------------------------------------------------------------------------------
 
-    def compile(self, *args, jit_compile: bool = True, **kwargs):
+    def compile(self, *args: Any, jit_compile: bool = True, **kwargs: Any) -> None:
         """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it."""
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     @property
-    def encoder_variables(self) -> list:
+    def encoder_variables(self) -> list[keras.Variable]:
         """Trainable variables of q, from the data upwards."""
         return [variable for layer in self.encoder for variable in layer.trainable_variables]
 
     @property
-    def decoder_variables(self) -> list:
+    def decoder_variables(self) -> list[keras.Variable]:
         """Trainable variables of p, from the data upwards."""
         return [variable for layer in self.decoder for variable in layer.trainable_variables]
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return [self.bound_tracker]
 
-    def hold(self, images) -> None:
-        """Keeps the training set on the device; `fit` is then fed blocks of indices into it (`iwae.training`)."""
-        self.images = images
+    def hold(self, images: Images | None) -> None:
+        """Keeps a training set on the device, or with None lets it go again.
 
-    def call(self, x):
+        While it is held `fit` is fed blocks of indices into it (`iwae.batches`), and images otherwise.
+        """
+        self.images = images
+        self.train_function = None  # Keras's; it is made anew for the other kind of data
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """log weights [B, k] of x [B, D] for the noise of seed 0, the examples first, as `predict` wants them."""
         return tf.transpose(self.log_weights(x, self.k, (self.seed, 0)))
 
-    def train_step(self, data):
-        """One update from images [B, D], or from a block of indices [S, B] as many as it has rows.
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One update from images [B, D]; while a training set is held (`hold`) S updates from indices [S, B] into it.
 
         A row of indices that starts with -1, and all after it, are padding. The whole block runs in one compiled loop
-        (`compile` with `jit_compile` on, which is Keras's default); its noise depends on the seed and on the number of
+        (`compile` with `jit_compile` on, which is the default here); its noise depends on the seed and on the number of
         the update alone, so results do not depend on how updates are cut into blocks.
         """
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if self.images is None or not x.dtype.is_integer:
-            x = tf.cast(x, tf.float32)
-            valid = tf.ones([tf.shape(x)[0]])
-            self.bound_tracker.update_state(self._update(x, valid), sample_weight=tf.reduce_sum(valid))
-            return {"bound": self.bound_tracker.result()}
+        if self.images is not None:
+            return self._train_on_block(x)
+        x = tf.cast(x, tf.float32)
+        valid = tf.ones([tf.shape(x)[0]])
+        bound, gradients = self.gradients_of_update(x, valid)
+        self.apply_gradients(gradients)
+        self.bound_tracker.update_state(bound, sample_weight=tf.reduce_sum(valid))
+        return {"bound": self.bound_tracker.result()}
 
-        rows = tf.reduce_sum(tf.cast(x[:, 0] >= 0, tf.int32))
+    def _train_on_block(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        if not indices.dtype.is_integer or indices.shape.rank != 2:
+            raise ValueError(
+                "x: expected blocks of indices [S, B] into the training set that is held (hold(None) lets it go), got "
+                f"{indices.dtype.name} of rank {indices.shape.rank}"
+            )
+        rows = tf.reduce_sum(tf.cast(indices[:, 0] >= 0, tf.int32))
 
-        def one_update(i, total, failed):
-            valid = tf.cast(x[i] >= 0, tf.float32)
-            images = self.images.batch(tf.maximum(x[i], 0), self._update_seed("binarize"))
-            bound = self._update(images, valid)
+        def one_update(i: tf.Tensor, total: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            x, valid = self.batch_of_update(indices[i])
+            bound, gradients = self.gradients_of_update(x, valid)
+            self.apply_gradients(gradients)
             failed = tf.where((failed == 0) & ~tf.math.is_finite(bound), self._updates(), failed)
             return i + 1, total + bound * tf.reduce_sum(valid), failed
 
         _, total, failed = tf.while_loop(
             lambda i, *_: i < rows, one_update, (tf.constant(0), tf.constant(0.0), tf.constant(0))
         )
-        examples = tf.reduce_sum(tf.cast(x >= 0, tf.float32))
+        examples = tf.reduce_sum(tf.cast(indices >= 0, tf.float32))
         self.bound_tracker.update_state(total / examples, sample_weight=examples)
         return {"bound": self.bound_tracker.result(), "nonfinite_update": failed}
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         seed = rng.stream(self.seed, self.bound_tracker.count, "test")
@@ -320,51 +364,86 @@ class IWAE(keras.Model):
         self.bound_tracker.update_state(bound)
         return {"bound": self.bound_tracker.result()}
 
-    def _update(self, x, valid):
-        """One step of the optimizer; returns the mean bound over the examples with valid = 1."""
-        noise = self.draw_noise(self.samples_per_example, _examples(x), self._update_seed("posterior"))
+    # The stages of the update that comes next; what is random in them depends on its number and the seed alone.
+
+    def batch_of_update(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images [B, D] of the training set that is held, and 1 for each, [B], or 0 where the index is -1: padding."""
+        assert self.images is not None
+        x = self.images.batch(tf.maximum(indices, 0), self._seed_of_update("binarize"))
+        return x, tf.cast(indices >= 0, tf.float32)
+
+    def noise_of_update(self, batch: int | tf.Tensor) -> list[tf.Tensor]:
+        """As `draw_noise`, for the samples of every example of a batch."""
+        return self.draw_noise(self.samples_per_example, batch, self._seed_of_update("posterior"))
+
+    def gradients_of_update(self, x: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The mean bound over the images x [B, D] with valid [B] = 1, nats, and its gradients by the estimator."""
         weights = valid / tf.reduce_sum(valid)
-        bound, gradients = self.estimator(self, x, noise, weights, self._update_seed("estimator"))
+        noise, seed = self.noise_of_update(_examples(x)), self._seed_of_update("estimator")
+        return self.estimator(self, self.objective, x, noise, weights, seed)
+
+    def apply_gradients(self, gradients: list[tf.Tensor]) -> None:
+        """One step of the optimizer, upwards."""
         # Every update waits for the last gradient (a zero is made of all): else XLA copies weights still to be read in
         # the backward pass, and k = 1 takes 0.71 ms an update instead of 0.63 on a CPU.
         zero = 0.0 * tf.add_n([tf.reshape(g, [-1])[0] for g in gradients])
         self.optimizer.apply([zero - g for g in gradients], self.trainable_variables)
-        return bound
 
-    def _updates(self):
+    def _updates(self) -> tf.Tensor:
         return tf.cast(self.optimizer.iterations.value, tf.int32)
 
-    def _update_seed(self, stream):
+    def _seed_of_update(self, stream: str) -> tf.Tensor:
         return rng.stream(self.seed, self._updates(), stream)
 
 
-def _examples(x: tf.Tensor):
+def _as_bound(objective: str | dict[str, Any] | Bound) -> Bound:
+    if isinstance(objective, str):
+        return bounds.get(objective)
+    if isinstance(objective, dict):  # as `get_config` gives it
+        return bounds.get(**objective)
+    if not callable(objective):
+        raise ValueError(f"objective: expected the name of a bound or one of iwae.bounds, got {objective!r}")
+    return objective
+
+
+def _check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[int, ...]) -> None:
+    for name, parts in (("encoder", encoder), ("decoder", decoder)):
+        if len(parts) != len(latent_units) or not all(isinstance(part, keras.Layer) for part in parts):
+            raise ValueError(
+                f"network: expected a Keras layer or model as {name} of each of {len(latent_units)} stochastic layers, "
+                f"got {parts!r}"
+            )
+
+
+def _check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[int]) -> None:
+    """Builds a layer; raises ValueError if it does not give tensors [N, size] for [N, inputs]."""
+    outputs = tf.nest.flatten(layer(tf.zeros([1, inputs])))
+    found = [list(output.shape) for output in outputs]
+    if found != [[1, size] for size in sizes]:
+        expected = " and ".join(f"[N, {size}]" for size in sizes)
+        raise ValueError(f"network: expected {expected} from {what} for [N, {inputs}], got {found} for [1, {inputs}]")
+
+
+def _examples(x: tf.Tensor) -> int | tf.Tensor:
     """B of x [B, D], also where it is not known before the function runs."""
     return x.shape[0] or tf.shape(x)[0]
 
 
-def _as_seed(seed) -> tf.Tensor:
+def _as_seed(seed: Seed) -> tf.Tensor:
     seed = tf.convert_to_tensor(seed, tf.int32)
     if seed.shape != (2,):
         raise ValueError(f"seed: expected two integers, got shape {list(seed.shape)}")
     return seed
 
 
-def _apply(layer, inputs, stop_weights=False):
+def _apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Any:
     """A layer on [B, I] or [k, B, I]: outputs [1, B, D] or [k, B, D]. Flattened first: one large matrix product."""
     leading = [1, *inputs.shape[:-1]] if inputs.shape.rank == 2 else list(inputs.shape[:-1])
     leading = [-1 if size is None else size for size in leading]
     flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
     if stop_weights:
-        outputs, _ = layer.stateless_call([tf.stop_gradient(v) for v in layer.trainable_variables], [], flat)
+        weights = [tf.stop_gradient(v) for v in layer.trainable_variables]
+        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, flat)
     else:
         outputs = layer(flat)
     return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)
-
-
-def _safe_scale(std, input_dim):
-    """[D]; a dimension that hardly varies gets a tenth of the largest scale, one without data a scale of one."""
-    if std is None:
-        return np.ones(input_dim, np.float32)
-    std = np.asarray(std, np.float32)
-    return np.maximum(std, 0.1 * std.max()) if std.max() > 0 else np.ones_like(std)

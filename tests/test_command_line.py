@@ -191,7 +191,10 @@ def test_main_tells_an_error_in_one_line(
     [
         (lambda: Experiment("run", model=Model(k=0)), "error: model.k: expected an integer >= 1, got 0\n"),
         (lambda: Experiment("run", model=Model(kk=5)), "error: model.kk: expected the name of a parameter, .*\n"),
-        (lambda: Experiment(), "error: experiments.py: expected the parameters of an experiment, .*'name'\n"),
+        (
+            lambda: Experiment("run", name="run"),
+            "error: experiments.py: expected the parameters of an experiment, .*'name'\n",
+        ),
     ],
 )
 def test_a_mistake_in_the_edited_parameters_is_told_in_one_line(

@@ -134,7 +134,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 # What words cannot say: other types, other shapes, names that are no parameters.
 WRONG_FROM_PYTHON_ONLY: list[tuple[dict[str, Any], str]] = [
-    ({"name": None}, "name"),
     ({"name": 3}, "name"),
     ({"name": "nul\0l"}, "name"),
     ({"name": "\ud800"}, "name"),

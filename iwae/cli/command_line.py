@@ -11,7 +11,6 @@ import functools
 import inspect
 import itertools
 import os
-import re
 import sys
 import textwrap
 import traceback
@@ -43,9 +42,6 @@ _GRID = (
     "PARAMETER VALUE ...",
     "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
 )
-
-# A change in these makes no other run of a preset, so that they add nothing to its name.
-_NOT_IN_NAME = ("name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call")
 
 
 @dataclass(frozen=True)
@@ -149,33 +145,14 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
 def _variant(start: Experiment, cell: str | None, words: Mapping, point: Mapping[str, Sequence[str]]) -> Experiment:
     """`start` with what the command line changes in it, and at one point of the grid, under a name that says so."""
     changed = with_words(start, {**words, **point})
-    changes = {
-        name
-        for name, _, _ in config.differences(start, changed)
-        if cell is not None and name not in _NOT_IN_NAME and not name.startswith("evaluation.")
-    }
-    ending = _ending(changed, changes | set(point))
-    own = ending if "name" not in words else _ending(changed, set(point))
-    changed = dataclasses.replace(changed, name=changed.name + own)
+    changes = {name for name, _, _ in config.differences(start, changed) if cell is not None and config.in_a_name(name)}
+    ending = config.ending(changed, changes | set(point))
+    if isinstance(changed.name, config.MadeName):
+        own = config.ending(changed, {name for name in point if not config.in_a_name(name)})
+    else:
+        own = ending if "name" not in words else config.ending(changed, point)
+    changed = dataclasses.replace(changed, name=changed.name + own) if own else changed
     return changed if cell is None else presets.continuation(cell, changed, ending)
-
-
-def _ending(experiment: Experiment, parameters: set[str]) -> str:
-    """The end of a run's name that says what these parameters are, the seed last."""
-    values = config.flatten(experiment)
-    order = sorted(parameters, key=lambda name: (name == "seed", list(values).index(name)))
-    return "".join(f"_{_label(name, values[name])}" for name in order)
-
-
-def _label(name: str, value: Any) -> str:
-    """A parameter and its value as a part of a run's name: `k5`, `objective-vae`, `latent_units100-50`."""
-    section, _, last = name.rpartition(".")
-    if name == "data.name":
-        last, value = "data", os.path.basename(value).removesuffix(".npz")
-    elif section in ("data", "evaluation"):
-        last = f"{section}_{last}"
-    text = re.sub(r"[^A-Za-z0-9_.+]+", "-", _written(value))
-    return last + text if text[0].isdigit() else f"{last}-{text}"
 
 
 def _grid(options: Sequence[Sequence[str]], words: Mapping[str, Sequence[str]]) -> list[dict[str, tuple[str, ...]]]:
@@ -370,7 +347,7 @@ def _section_rule(info: Any) -> Any:
         if isinstance(annotation, dict):
             fields.append(StructFieldSpec(name, type(default), default))
         else:
-            words_type = _words_type(_metavar(annotation), f"(default: {_written(default)})")
+            words_type = _words_type(_metavar(annotation), f"(default: {config.written(default)})")
             fields.append(StructFieldSpec(name, words_type, "", helps[name]))
     return StructConstructorSpec(instantiate=dict, fields=tuple(fields))
 
@@ -417,11 +394,3 @@ def _metavar(annotation: Any) -> str:
     else:
         text = {int: "INT", float: "FLOAT", bool: "[True|False]", str: "TEXT"}[annotation]
     return f"{text}|None" if optional else text
-
-
-def _written(value: Any) -> str:
-    """`value` as it would be written on the command line."""
-    if not isinstance(value, tuple):
-        return str(value)
-    items = [",".join(map(str, item)) or "none" if isinstance(item, tuple) else str(item) for item in value]
-    return " ".join(items) or "none"

@@ -28,12 +28,6 @@ class Preset:
     continues: str | None = None
 
 
-# Sizes of the paper's networks by their number of stochastic layers, from the data upwards.
-_LAYERS: dict[int, dict[str, Any]] = {
-    1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
-    2: {"latent_units": (100, 50), "hidden_units": ((200, 200), (100, 100))},
-}
-
 # Sizes for the synthetic datasets; `camel` as in the report it comes from, the others large enough for their data.
 _SYNTHETIC: dict[str, dict[str, Any]] = {
     "camel": {"latent_units": (1,), "hidden_units": ((5, 5),)},
@@ -48,7 +42,7 @@ def _cell(data: Data, objective: str, k: int, layers: int) -> tuple[str, Preset]
     name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
     depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
     about = f"{data.name}, {objective.upper()}, k = {k}, {depth}"
-    return name, Preset(about, data, Model(objective=objective, k=k, **_LAYERS[layers]))
+    return name, Preset(about, data, Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers]))
 
 
 def _table1(dataset: str) -> Iterator[tuple[str, Preset]]:

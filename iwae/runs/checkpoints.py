@@ -1,73 +1,67 @@
 """Checkpoints: everything needed to continue a run bit for bit, in files that are noticed when they are damaged.
 
 A checkpoint is two files, `UPDATES.npz` (arrays by name) and `UPDATES.json` (what else there is to know, and a sha256
-over both). Each is written under a temporary name, flushed to the disk and renamed, the .json last: a checkpoint
-without it does not exist. Nothing is ever unpickled.
+over both). Each is written whole, the .json last: a checkpoint without it does not exist. Nothing is ever unpickled,
+and no file is touched whose name is not of that form.
 """
 
 import hashlib
 import io
 import json
-import os
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from iwae import files
+
+FORMAT = 2  # arrays by the path of their variable; format 1 numbered them
 KEPT = 2
+_NAME = re.compile(r"\d{10}\.(npz|json)")
 
 
 class CheckpointError(RuntimeError):
-    """There are checkpoints, but none can be trusted."""
+    """There are checkpoints, but none can be continued from; the message is one line."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that, whatever happens, `path` holds either what it held before or all of `content`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None  # writing alone does not name the file
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+def save(folder: Path, updates: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], run: str = "") -> Path:
+    """Writes a checkpoint after `updates` updates, and removes all but the newest two. Returns its .npz.
 
-
-def save(folder: Path, updates: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
-    """Writes a checkpoint after `updates` updates; leaves nothing in `folder` but the newest two. Returns its .npz."""
+    Args:
+        folder: of the checkpoints.
+        updates: number of updates, which is its name.
+        arrays: by name.
+        state: what else there is to know, as JSON has it.
+        run: says which run this is a checkpoint of; `load` wants the same.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # keys, not options
     content = buffer.getvalue()
     path = folder / f"{updates:010d}.npz"
-    write_atomically(path, content)
-    record = {**state, "updates": updates}
+    files.write_atomically(path, content)
+    record = {**state, "updates": updates, "format": FORMAT, "run": run}
     record["sha256"] = _checksum(content, record)
-    write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
-    kept = [newest.stem for newest in sorted(folder.glob("*.json"))[-KEPT:]]
-    for entry in folder.iterdir():
-        if entry.stem not in kept:
-            entry.unlink()  # older ones, and what a killed process left half written
+    files.write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+    kept = {record.stem for record in _records(folder)[-KEPT:]}
+    for entry in (*(entry for entry in _ours(folder) if entry.stem not in kept), *files.left_behind(folder)):
+        entry.unlink()
     return path
 
 
-def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+def load(folder: Path, run: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The newest checkpoint that is whole: its arrays and its state. None if there never was one.
 
     A damaged one is named in a warning and the one before is taken.
 
     Raises:
-        CheckpointError: there are checkpoints and all are damaged.
+        CheckpointError: there are checkpoints and all are damaged, or the newest whole one is of another run or format.
+        OSError: one cannot be read, for want of permission for instance, which is no damage.
     """
-    records = sorted(folder.glob("*.json"), reverse=True)
+    records = _records(folder)[::-1]
     for record in records:
         try:
             state = json.loads(record.read_bytes())
@@ -75,9 +69,20 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
             if state["sha256"] != _checksum(content, state):
                 raise ValueError("its contents do not have the checksum they were written with")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return dict(arrays), state
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                found = dict(arrays)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(f"checkpoint {record.with_suffix('')} is damaged and left out: {error}", stacklevel=2)
+            continue
+        if state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{record}: expected a checkpoint of format {FORMAT}, got format {state.get('format', 1)}, of another "
+                "version of this program: continue the run with that version"
+            )
+        if state.get("run") != run:
+            raise CheckpointError(
+                f"{record}: expected a checkpoint of this run, got one of a run with other parameters or data"
+            )
+        return found, state
     if records:
         raise CheckpointError(
             f"{folder}: expected a checkpoint that can be read, got {len(records)} that are all damaged; "
@@ -88,10 +93,19 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
 
 def latest_update(folder: Path) -> int:
     """The number of updates in the newest checkpoint; 0 if there is none."""
-    return max((int(record.stem) for record in folder.glob("*.json")), default=0)
+    return max((int(record.stem) for record in _records(folder)), default=0)
 
 
-def _checksum(content: bytes, record: dict) -> str:
+def _records(folder: Path) -> list[Path]:
+    """The .json of every checkpoint, in order."""
+    return [path for path in _ours(folder) if path.suffix == ".json"]
+
+
+def _ours(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if _NAME.fullmatch(path.name) and not path.is_dir())
+
+
+def _checksum(content: bytes, record: Mapping[str, Any]) -> str:
     """sha256 over the arrays' file and the record without its own checksum, in one spelling."""
     rest = {name: value for name, value in record.items() if name != "sha256"}
     return hashlib.sha256(content + json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,324 @@
+"""The folder of a run, `results/NAME/`: its files by name, its lock, and the one reader of what they hold."""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from iwae import config, files
+from iwae.config import ConfigError, Experiment
+from iwae.runs import checkpoints
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on; the message is one line that says what to do."""
+
+
+class Busy(RunError):
+    """Another process is working on the run."""
+
+
+class Folder:
+    """The folder of a run; it need not exist.
+
+    Attributes:
+        path: of the folder.
+        experiment_json: the parameters, and under "environment" what else they were trained with.
+        evaluation_json: what was measured, an object a split.
+        likelihoods: L_k of each evaluated image, arrays by split.
+        log: a row an epoch.
+        weights: the final weights; beside them `checksum`, which `sha256sum --check` reads as well.
+        checkpoints, plots, tensorboard: folders.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.experiment_json = self.path / "experiment.json"
+        self.evaluation_json = self.path / "evaluation.json"
+        self.likelihoods = self.path / "likelihoods.npz"
+        self.log = self.path / "log.csv"
+        self.weights = self.path / "model.weights.h5"
+        self.checksum = self.path / "model.weights.h5.sha256"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+        self.tensorboard = self.path / "tensorboard"
+        self._lock = self.path / ".lock"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # ---- reading ----
+
+    def is_run(self) -> bool:
+        """Whether a run has begun here: whether there are parameters."""
+        return self.experiment_json.exists()
+
+    def read_experiment(self) -> Experiment:
+        """The parameters, with the defaults of those that the version which wrote them did not have.
+
+        Raises:
+            RunError: there are none, or they are damaged.
+        """
+        values = read_json(self.experiment_json)
+        if not values:
+            raise RunError(f"{self.experiment_json}: expected the parameters of a run, found none")
+        values.pop("environment", None)
+        try:
+            return config.from_dict(_with_defaults(values, config.to_dict(Experiment("run"))))
+        except ConfigError as error:
+            raise RunError(f"{self.experiment_json}: {error}") from None
+
+    def environment(self) -> dict[str, Any]:
+        """What the run was trained with beside its parameters: versions, device, commit, data; {} if not known."""
+        environment = read_json(self.experiment_json).get("environment", {})
+        return environment if isinstance(environment, dict) else {}
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """The content of evaluation.json; {} before there is one.
+
+        Raises:
+            RunError: it is damaged, or holds something else.
+        """
+        values = read_json(self.evaluation_json)
+        for split, entries in values.items():
+            _check_evaluation(f"{self.evaluation_json}: {split}", entries)
+        return values
+
+    # ---- writing ----
+
+    def write_experiment(self, experiment: Experiment, environment: Mapping[str, Any]) -> None:
+        write_json(self.experiment_json, config.to_dict(experiment) | {"environment": dict(environment)})
+
+    def write_evaluation(self, values: Mapping[str, Any]) -> None:
+        write_json(self.evaluation_json, values)
+
+    def write_weights(self, content: bytes) -> str:
+        """Writes the weights, their checksum before them; returns it (SHA-256, hexadecimal)."""
+        checksum = hashlib.sha256(content).hexdigest()
+        files.write_atomically(self.checksum, f"{checksum}  {self.weights.name}\n".encode())
+        files.write_atomically(self.weights, content)
+        return checksum
+
+    # ---- weights ----
+
+    def weights_are_whole(self) -> bool:
+        """Whether there are weights with the checksum they were written with; runs of an early version have none."""
+        if not self.weights.exists():
+            return False
+        if not self.checksum.exists():
+            return True
+        recorded = self.checksum.read_bytes()[:64].decode("ascii", "replace")
+        return recorded == hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def has_trained_weights(self, needed: bool) -> bool:
+        """Whether training is done. Damaged weights count if they are `needed`, or if no checkpoint can replace them.
+
+        With a checkpoint a warning tells that they are made anew.
+        """
+        if not self.weights.exists():
+            return False
+        if needed or self.weights_are_whole() or not checkpoints.latest_update(self.checkpoints):
+            return True
+        warnings.warn(f"{self.weights} is damaged; it is made anew from the last checkpoint", stacklevel=2)
+        return False
+
+    # ---- the run that is here ----
+
+    def tasks_left(self, experiment: Experiment) -> set[str]:
+        """The tasks of a trained run that have not been done yet.
+
+        Raises:
+            RunError: evaluation.json is damaged.
+        """
+        evaluation = self.read_evaluation()
+        test = evaluation.get("test", {})
+        done = {
+            "train": True,
+            "evaluate": set(evaluation) == set(experiment.evaluation.splits),
+            "plot": (self.plots / f"{config.LAST_PLOT}.png").exists(),
+            **{name: task.entry in test for name, task in config.TASKS.items()},
+        }
+        return {task for task in experiment.tasks if not done[task]}
+
+    def is_finished(self, experiment: Experiment) -> bool:
+        """Whether nothing of an experiment is left to do here.
+
+        Raises:
+            ConfigError: the run that is here has other parameters.
+        """
+        if experiment.overwrite or "train" not in experiment.tasks or not self.weights_are_whole():
+            return False
+        experiment = self.with_kept_parameters(experiment)
+        self.check_same_parameters(experiment)
+        try:
+            return not self.tasks_left(experiment)
+        except RunError:  # damaged: it is told, and made anew
+            return False
+
+    def with_kept_parameters(self, experiment: Experiment) -> Experiment:
+        """The experiment, with the parameters of tasks that are not asked for as they are here."""
+        if not self.is_run():
+            return experiment
+        asked = set(experiment.tasks)
+        differences = config.differences(self.read_experiment(), experiment)
+        kept = {name: here for name, here, _ in differences if (of := config.tasks_of(name)) and not asked & set(of)}
+        return config.replace(experiment, kept)
+
+    def check_same_parameters(self, experiment: Experiment) -> list[str]:
+        """Refuses an experiment with other parameters than the run that is here, if there is one.
+
+        How to evaluate may change when nothing is trained.
+
+        Returns:
+            The changes in the training of an unfinished run that `accept_changes` lets pass, as text.
+
+        Raises:
+            ConfigError: it names each difference and both values.
+        """
+        if not self.is_run():
+            return []
+        ignored = config.INCIDENTAL if "train" in experiment.tasks else (*config.INCIDENTAL, "evaluation.")
+        found = {
+            name: f"{name} was {before!r}, is {now!r}"
+            for name, before, now in config.differences(self.read_experiment(), experiment)
+            if not name.startswith(ignored)
+        }
+        acceptable = not self.weights.exists() and all(
+            name.startswith("training.") and name != "training.start_from" for name in found
+        )
+        if found and not (acceptable and experiment.accept_changes):
+            raise ConfigError(
+                f"name: {str(self)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
+                f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start "
+                "afresh"
+            )
+        update = checkpoints.latest_update(self.checkpoints) if found else 0
+        return [f"after update {update}: {change}" for change in found.values()]
+
+    def move_aside(self) -> None:
+        """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are."""
+        own = (
+            self.experiment_json, self.evaluation_json, self.likelihoods, self.log, self.weights, self.checksum,
+            self.checkpoints, self.plots, self.tensorboard,
+        )  # fmt: skip
+        there = [path for path in own if path.exists() or path.is_symlink()]
+        if there:
+            aside = next(path for i in itertools.count(1) if not (path := self.path / f"overwritten-{i}").exists())
+            aside.mkdir()
+            for path in there:
+                path.rename(aside / path.name)
+
+    def discard_results(self) -> None:
+        """Removes what was measured and drawn with weights that are made anew."""
+        for path in (self.evaluation_json, self.likelihoods, *self.plots.glob("*.png")):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Makes the folder, holds its lock, and tells errors of files in one line.
+
+        The operating system frees the lock of a process that died. A folder in which nothing was written vanishes.
+
+        Raises:
+            Busy: another process holds the lock.
+            RunError: a file cannot be written or read.
+        """
+        is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise RunError(f"{self}: expected a folder that can be written, got: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Busy(f"{self}: another process is working on this run") from None
+        try:
+            for entry in (*files.left_behind(self.path), *files.left_behind(self.plots)):
+                entry.unlink()
+            yield
+        except BrokenPipeError:  # of the terminal, no file of ours
+            raise
+        except OSError as error:
+            kept = "; the last checkpoint is kept, and the same command continues from it"
+            raise RunError(
+                f"{error.filename or self}: {error.strerror or error}"
+                f"{kept if checkpoints.latest_update(self.checkpoints) else ''}"
+            ) from None
+        finally:
+            if is_new and os.listdir(self.path) == [self._lock.name]:
+                self._lock.unlink()
+                self.path.rmdir()
+            os.close(lock)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The named values of a JSON file; {} if there is none.
+
+    Raises:
+        RunError: it is damaged, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RunError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: expected JSON, got an error: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: expected named values, got {config.shown(values)}")
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes named values as JSON, indented; raises ValueError for a number that is not finite."""
+    files.write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number, as JSON has them."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+_NEEDED = ("nll", "nll_stderr", "examples", "k")
+_NUMBERS = {
+    "ais": ("examples", "k", "L_k", "L_k_stderr", "log_likelihood", "stderr"),
+    "bidirectional": ("lower", "upper", "L_k"),
+    "pareto_k": ("share_above_0.7", "effective_sample_size", "smallest_effective_sample_size"),
+}
+
+
+def _check_evaluation(where: str, entries: Any) -> None:
+    """Raises RunError if what is read of a split's evaluation, here and in reports, is not there or is no number."""
+    if not isinstance(entries, dict) or not entries:
+        raise RunError(f"{where}: expected named values, got {config.shown(entries)}")
+    for name in (*_NEEDED, "nll_active_units_only", "true_log_likelihood"):
+        if (name in _NEEDED or name in entries) and not is_number(entries.get(name)):
+            raise RunError(f"{where}: {name}: expected a number, got {config.shown(entries.get(name))}")
+    active = entries.get("active_units")
+    if not isinstance(active, list) or not all(map(is_number, active)):
+        raise RunError(f"{where}: active_units: expected a list of numbers, got {config.shown(active)}")
+    for entry, names in _NUMBERS.items():
+        values = entries.get(entry)
+        for name in names if entry in entries else ():
+            if not isinstance(values, dict) or not is_number(values.get(name)):
+                raise RunError(f"{where}: {entry}.{name}: expected a number, got {config.shown(values)}")
+
+
+def _with_defaults(values: Any, defaults: Any) -> Any:
+    """The content of an experiment.json, with the defaults of parameters that its version did not have."""
+    if not isinstance(values, dict) or not isinstance(defaults, dict):
+        return values
+    return {**defaults, **{name: _with_defaults(value, defaults.get(name, 0)) for name, value in values.items()}}
