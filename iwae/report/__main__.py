@@ -17,13 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from iwae import files
 from iwae.figures import plots
 from iwae.report import markdown
 from iwae.report.curves import curves
 from iwae.report.paper import paper_table
 from iwae.report.records import ReportError, find
 from iwae.report.tables import HEAD, report
-from iwae.runs import checkpoints
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.curves:
             plots.save(curves(records), options.curves)
         if options.write:
-            checkpoints.write_atomically(results_dir / "README.md", text.encode())
+            files.write_atomically(results_dir / "README.md", text.encode())
         if options.readme:
             path = Path(options.readme)
             try:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except OSError as error:
                 raise ReportError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
             new = between_markers(old, paper_table(records, path.parent), str(path))
-            checkpoints.write_atomically(path, new.encode())
+            files.write_atomically(path, new.encode())
         if options.paper_table:
             text = paper_table(records, Path()) + "\n"
     except (ReportError, OSError) as error:

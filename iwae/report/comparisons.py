@@ -31,15 +31,15 @@ def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
     result = {
-        name: _shown(value)
+        name: config.written(value)
         for name, value in values.items()
-        if name not in {"seed", *_NETWORK, *_NO_DIFFERENCE} and not name.startswith("evaluation.")
+        if name not in {"seed", *_NETWORK, *config.INCIDENTAL} and not name.startswith("evaluation.")
     }
     result["data.name"], result["data.binarization"] = record.data, record.binarization
     if record.first:
         first = record.first.experiment.model
         result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
-    result["network"] = " - ".join(_shown(values[name]) for name in _NETWORK)
+    result["network"] = " - ".join(config.written(values[name]) for name in _NETWORK)
     result["evaluation.k"] = str(record.test.get("k"))
     result[_DATA], result[_CHANGED] = record.fingerprint, "; ".join(record.changed)
     return dict(sorted(result.items()))
@@ -65,7 +65,7 @@ def one_each_seed(members: Sequence[Record]) -> list[Record]:
 
 def varying(frame: pd.DataFrame) -> list[str]:
     """The parameters that are not the same in all rows, but for those that another name says already."""
-    return [name for name in frame if frame[name].nunique() > 1 and name != _DATA]
+    return [str(name) for name in frame if frame[name].nunique() > 1 and name != _DATA]
 
 
 def short(name: str) -> str:

@@ -24,24 +24,23 @@ def link(text: str, folder: Path, base: Path) -> str:
 def table(frame: pd.DataFrame) -> str:
     """A table of texts, without the columns that have none."""
     frame = frame.loc[:, (frame != "").any()]
-    lines = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
+    lines: list[list[str]] = [list(map(str, frame)), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
 def plain(text: str, width: int) -> str:
-    """Markdown as this module writes it, for a terminal of `width` columns: no links, tables aligned, and those too
-    wide in parts, each with the first column."""
+    """Markdown as this module writes it, for a terminal of `width` columns: no links, tables aligned, and those that
+    are too wide in parts, each with the first column."""
+    text = re.sub(r"(?<!\\)\[(.*?)(?<!\\)\]\([^ )]*\)", r"\1", text).replace("**", "")
     blocks = []
     for block in text.strip().split("\n\n"):
-        block = re.sub(r"(?<!\\)\[(.*?)(?<!\\)\]\([^ )]*\)", r"\1", block).replace("**", "")
         if block.startswith("| "):
-            header, _, *rows = [line[2:-2].split(" | ") for line in block.splitlines()]
-            frame = pd.DataFrame([[_unescaped(text) for text in row] for row in rows], columns=header)
-            frame = frame.set_index(header[0]).rename_axis(index=None, columns=header[0])
-            blocks.append(frame.to_string(line_width=width))
+            header, _, *rows = [list(map(_unescaped, line[2:-2].split(" | "))) for line in block.splitlines()]
+            frame = pd.DataFrame(rows, columns=header).set_index(header[0]).rename_axis(index=None, columns=header[0])
+            lines = [line.rstrip(" \\") for line in frame.to_string(line_width=width).splitlines()]
         else:
-            lines = block.lstrip("# ").splitlines()
-            blocks.append("\n".join(textwrap.fill(_unescaped(line), width) for line in lines))
+            lines = [textwrap.fill(_unescaped(line.lstrip("# ")), width) for line in block.splitlines()]
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -6,61 +6,54 @@ from pathlib import Path
 import pandas as pd
 
 from iwae.report import markdown, protocol
-from iwae.report.published import CELLS, NAMES, SECOND, SECOND_SOURCE, SOURCES, Cell
+from iwae.report.published import CELLS, NAMES, PAPER, SECOND, SECOND_SOURCE, Cell
 from iwae.report.records import Record
 from iwae.report.tables import Group, Marks, duration, group_of
 
 _OBJECTIVES = {"vae": "VAE", "iwae": "IWAE"}
 _RULE = (
-    "NLL on the test images in nats (in brackets the paper's), of one run a cell, a link to its files: of the runs "
-    "with the paper's network and L_5000 the one evaluated on the most images, of these the longest trained, then that "
-    "of the lowest seed; the NLL plays no part. Passes (the paper: 3,280) and training time: VAE / IWAE."
+    f"NLL on the test images in nats (in brackets table 1 of {PAPER}). One run a cell, a link to its files: of the "
+    "runs with the paper's network and L_5000 the one evaluated on the most images, of these the longest trained, then "
+    "the lowest seed; the NLL plays no part. "
+    f"Passes over the data (the paper: {protocol.PASSES:,}) and training time: VAE / IWAE."
 )
 
 
 def paper_table(records: Sequence[Record], base: Path) -> str:
-    """Markdown: table 1 of the paper for each of its datasets that has a run, and the rule by which runs are chosen.
+    """Markdown: table 1 for each of its datasets that has an evaluated run, and the rule by which runs are chosen.
 
     Args:
-        records: the runs; those that are not evaluated are left out.
+        records: the runs.
         base: the folder that links are relative to.
     """
-    runs: dict[Cell, Record] = {}
-    for record in sorted(filter(_stands_in_it, records), key=_documented, reverse=True):
-        runs.setdefault(record.cell, record)
+    runs = {record.cell: record for record in sorted(filter(_belongs, records), key=_documented)}  # the last one stays
     datasets = sorted({data for data, *_ in runs})
     if not datasets:
         return "No run of table 1 has been evaluated yet."
     marks, rows = Marks(), []
     for data, layers, k in sorted({(data, layers, k) for data, _, k, layers in CELLS if data in datasets}):
-        cells = [(data, objective, k, layers) for objective in _OBJECTIVES]
-        there = [runs.get(cell) for cell in cells]
-        rows.append(
-            {
-                "data": NAMES[data] if len(datasets) > 1 else "",
-                "layers": str(layers),
-                "k": str(k),
-                **{_OBJECTIVES[cell[1]]: _text(cell, runs.get(cell), base, marks) for cell in cells},
-                "passes": " / ".join(f"{run.passes:,}" if run else "-" for run in there),
-                "training time": " / ".join(duration(run.seconds) if run else "-" for run in there),
-            }
-        )
+        cells: dict[str, Cell] = {name: (data, objective, k, layers) for objective, name in _OBJECTIVES.items()}
+        there = [runs.get(cell) for cell in cells.values()]
+        row = {"data": NAMES[data] if len(datasets) > 1 else "", "layers": str(layers), "k": str(k)}
+        row |= {name: _text(cell, runs.get(cell), base, marks) for name, cell in cells.items()}
+        row["passes"] = " / ".join(f"{run.passes:,}" if run else "-" for run in there)
+        row["training time"] = " / ".join(duration(run.seconds) if run else "-" for run in there)
+        rows.append(row)
     parts = [markdown.table(pd.DataFrame(rows)), _RULE]
     if marks:
         parts.append(f"Other departures from the paper's protocol: {marks}.")
-    return "\n\n".join([*parts, SOURCES, *([_second()] if "mnist" in datasets else [])])
+    return "\n\n".join([*parts, *([_second()] if "mnist" in datasets else [])])
 
 
-def _stands_in_it(record: Record) -> bool:
+def _belongs(record: Record) -> bool:
     if not record.test or group_of(record)[0] not in (Group.TABLE_1_MNIST, Group.TABLE_1_OMNIGLOT):
         return False
-    return protocol.published(record) is not None and not any(
-        text.startswith(("model.", "L_")) for text in protocol.departures(record)
-    )
+    others = any(text.startswith(("model.", "L_")) for text in protocol.departures(record))
+    return protocol.published(record) is not None and not others
 
 
-def _documented(record: Record) -> tuple[int, int, int]:
-    return record.test["examples"], record.passes, -record.experiment.seed
+def _documented(record: Record) -> tuple[int, int, int, str]:
+    return record.test["examples"], record.passes, -record.experiment.seed, record.folder.name
 
 
 def _text(cell: Cell, run: Record | None, base: Path, marks: Marks) -> str:
@@ -68,7 +61,8 @@ def _text(cell: Cell, run: Record | None, base: Path, marks: Marks) -> str:
     if run is None:
         return published
     others = marks.of(text for text in protocol.departures(run) if " passes over the data " not in text)
-    return markdown.link(f"{run.test['nll']:.2f} {published}", run.folder, base) + (f" {others}" if others else "")
+    link = markdown.link(f"{run.test['nll']:.2f} {published}", run.folder, base)
+    return f"{link} {others}".strip()
 
 
 def _second() -> str:

@@ -4,21 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from iwae import config
-from iwae.report.published import (
-    CAMEL,
-    CELLS,
-    CONTINUED,
-    CONTINUED_PASSES,
-    CONTINUED_TRAINING,
-    PASSES,
-    SIZES,
-    TEST_EXAMPLES,
-    Published,
-)
+from iwae.report.published import CAMEL, CELLS, CONTINUED, TEST_EXAMPLES, Published
 from iwae.report.records import Record
 
+# Passes over the data: 3^0 + ... + 3^7; of a continuation (table 2) 3^7, those of the last stage at its learning rate.
+PASSES, CONTINUED_PASSES = 3280, 2187
+_CONTINUATION = {"training.schedule": "constant", "training.learning_rate": 1e-4}
+
 # What says how long a run was trained: told by its passes over the data.
-_LENGTH = {f"training.{name}" for name in ("stages", "epochs", "start_from", "updates_per_call")}
+_LENGTH = {"training.stages", "training.epochs", "training.start_from"}
 
 
 def published(record: Record) -> Published | None:
@@ -69,17 +63,17 @@ def _departures_in_training(record: Record) -> list[str]:
     given, paper, training = config.flatten(record.experiment), _paper(record), record.experiment.training
     passes = PASSES if training.start_from is None else CONTINUED_PASSES
     found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
-    ignored = _LENGTH | {"training.gamma", "training.milestones"}
+    ignored = {"training.gamma", "training.milestones", *_LENGTH, *config.INCIDENTAL}
     if training.schedule == "multistep":
         ignored.add("training.schedule")
-        steps = f"multistep, times {training.gamma:.3g} after epochs {_shown(training.milestones)}"
+        steps = f"multistep, times {training.gamma:.3g} after epochs {config.written(training.milestones)}"
         found.append(f"training.schedule {steps} (paper: {paper['training.schedule']})")
     if training.early_stopping_patience is None:
         ignored.add("training.early_stopping_threshold")
     if record.binarization != _paper_binarization(record):
         found.append(f"data.binarization {record.binarization} (paper: {_paper_binarization(record)})")
     found += [
-        f"{name} {_shown(given[name])} (paper: {_shown(paper[name])})"
+        f"{name} {config.written(given[name])} (paper: {config.written(paper[name])})"
         for name in given
         if (name.startswith(("model.", "training.")) or name == "data.batch_size")
         and name not in ignored
@@ -91,15 +85,10 @@ def _departures_in_training(record: Record) -> list[str]:
 def _paper(record: Record) -> dict[str, Any]:
     """The paper's parameters for the objective, k and depth of a run; for other depths than 1 and 2, its own sizes."""
     model, start = record.experiment.model, record.experiment.training.start_from
-    sizes = SIZES.get(record.layers, {name: getattr(model, name) for name in SIZES[1]})
-    own = {name: getattr(model, name) for name in ("k", "alpha", "groups", "mixture")}
-    changed = {"objective": record.objective, **own, **sizes}
-    training = {} if start is None else CONTINUED_TRAINING
-    return (
-        config.flatten(config.Experiment("paper"))
-        | {f"model.{name}": value for name, value in changed.items()}
-        | {f"training.{name}": value for name, value in training.items()}
-    )
+    own = {name: getattr(model, name) for name in ("k", "alpha", "groups", "mixture", "latent_units", "hidden_units")}
+    changed = {"objective": record.objective, **own, **config.PAPER_NETWORKS.get(record.layers, {})}
+    paper = config.flatten(config.Experiment("paper")) | {f"model.{name}": value for name, value in changed.items()}
+    return paper if start is None else paper | _CONTINUATION
 
 
 def _paper_binarization(record: Record) -> str:

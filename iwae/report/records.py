@@ -1,10 +1,9 @@
 """The runs: what each left in its folder. Neither TensorFlow nor the weights are needed to read it."""
 
 import dataclasses
-import json
-import math
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ import numpy as np
 
 from iwae import config
 from iwae.config import Experiment
-from iwae.experiment import with_defaults
 from iwae.report.published import Cell
 from iwae.runs import log
-
-FILES = ("experiment.json", "evaluation.json", "log.csv")
+from iwae.runs.folder import Folder, RunError
 
 
 class ReportError(ValueError):
@@ -95,7 +92,7 @@ def find(names: Sequence[str], results_dir: Path) -> tuple[list[Record], list[st
     else:
         if not results_dir.is_dir():
             raise ReportError(f"{results_dir}: expected a folder of runs, found none")
-        folders = sorted(path for path in results_dir.iterdir() if any((path / file).exists() for file in FILES))
+        folders = sorted(path for path in results_dir.iterdir() if _holds_a_run(Folder(path)))
         if not folders:
             raise ReportError(f"{results_dir}: expected at least one run, found none")
     records, problems = [], []
@@ -105,6 +102,11 @@ def find(names: Sequence[str], results_dir: Path) -> tuple[list[Record], list[st
         except ReportError as error:
             problems.append(str(error))
     return records, problems + [record.problem for record in records if record.problem]
+
+
+def _holds_a_run(folder: Folder) -> bool:
+    """Whether there is any file of a run, even of one that is damaged."""
+    return any(file.exists() for file in (folder.experiment_json, folder.evaluation_json, folder.log))
 
 
 def read(folder: Path) -> Record:
@@ -125,36 +127,22 @@ def read(folder: Path) -> Record:
     return record
 
 
-def _read(folder: Path) -> Record:
-    values = _json(folder / "experiment.json")
-    environment = values.pop("environment", {})
-    model = values.get("model")
-    if isinstance(model, dict) and isinstance(name := model.get("objective"), str):
-        config.OBJECTIVES.setdefault(name, "registered by the user")  # in code that is not at hand here
+def _read(path: Path) -> Record:
+    folder = Folder(path)
     try:
-        experiment = config.from_dict(with_defaults(values))
-    except config.ConfigError as error:
-        raise ReportError(f"{folder / 'experiment.json'}: {error}") from None
-    evaluation = _json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else {}
-    test = evaluation.get("test", {})
-    if evaluation:
-        _check(folder / "evaluation.json", test)
-    try:
-        rows = log.read(folder / "log.csv")
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{folder / 'log.csv'}: expected a table that can be read, got: {error}") from None
+        experiment, environment = folder.read_experiment(any_objective=True), folder.environment()
+        evaluation = folder.read_evaluation()
+        rows = log.read(folder.log)
+    except (RunError, OSError, ValueError) as error:
+        raise ReportError(" ".join(str(error).split())) from None
+    if evaluation and "test" not in evaluation:
+        raise ReportError(f"{folder.evaluation_json}: expected an evaluation of the split 'test', found none")
     if not rows:
-        raise ReportError(f"{folder / 'log.csv'}: expected a row for each epoch, found none")
-    if not isinstance(environment, dict):
-        environment = {}
-    changed = environment.get("changed_parameters", [])
-    likelihoods, problem = None, ""
-    try:
-        likelihoods = _likelihoods(folder / "likelihoods.npz", test)
-    except ReportError as error:
-        problem = str(error)
+        raise ReportError(f"{folder.log}: expected a row for each epoch, found none")
+    changed, test = environment.get("changed_parameters", []), evaluation.get("test", {})
+    likelihoods, problem = _likelihoods(folder.likelihoods, test) if test else (None, "")
     return Record(
-        folder,
+        path,
         experiment,
         device=str(environment.get("device") or "?"),
         test=test,
@@ -166,65 +154,20 @@ def _read(folder: Path) -> Record:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path}: expected the file of a run, found none") from None
-    except OSError as error:
-        raise ReportError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path}: expected JSON, got an error: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ReportError(f"{path}: expected named values, got {config.shown(values)}")
-    return values
-
-
-# Numbers that an evaluation must hold; and those that it holds if there is an entry of task tightness.
-_NUMBERS = ("nll", "nll_stderr", "examples", "k")
-_TIGHTNESS = {
-    "ais": ("examples", "k", "L_k", "L_k_stderr", "log_likelihood", "stderr"),
-    "bidirectional": ("lower", "upper", "L_k"),
-    "pareto_k": ("share_above_0.7", "effective_sample_size", "smallest_effective_sample_size"),
-}
-
-
-def _check(path: Path, test: Any) -> None:
-    if not isinstance(test, dict) or not test:
-        raise ReportError(f"{path}: expected an evaluation of the split 'test', found none")
-    for name in (*_NUMBERS, *({"nll_active_units_only", "true_log_likelihood"} & set(test))):
-        if not _is_number(test.get(name)):
-            raise ReportError(f"{path}: {name}: expected a number, got {config.shown(test.get(name))}")
-    for entry, names in _TIGHTNESS.items() if "ais" in test else ():
-        values = test.get(entry)
-        for name in names:
-            if not isinstance(values, dict) or not _is_number(values.get(name)):
-                raise ReportError(f"{path}: {entry}.{name}: expected a number, got {config.shown(values)}")
-    active = test.get("active_units")
-    if not isinstance(active, list) or not all(map(_is_number, active)):
-        raise ReportError(f"{path}: active_units: expected a list of numbers, got {config.shown(active)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _likelihoods(path: Path, test: Mapping[str, Any]) -> Likelihoods | None:
-    """The values of each image, by number, if they are there and those of the evaluation `test`."""
-    if not test or not path.exists():
-        return None
+def _likelihoods(path: Path, test: Mapping[str, Any]) -> tuple[Likelihoods | None, str]:
+    """The values of each image, by number, if they are there; or a line that says why they cannot be used."""
+    if not path.exists():
+        return None, ""
     try:
         with np.load(path, allow_pickle=False) as file:
-            values, numbers, binarization = (file[name] for name in ("test", "test_numbers", "binarization"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        text = " ".join(str(error).split())
-        raise ReportError(f"{path}: expected arrays test, test_numbers, binarization, got an error: {text}") from None
-    shape = (test["examples"],)
-    whole = values.shape == numbers.shape == shape and values.dtype.kind == "f" and numbers.dtype.kind in "iu"
-    if not whole or len(np.unique(numbers)) < len(numbers) or not np.isfinite(values).all():
-        raise ReportError(f"{path}: expected a finite number for each of the {shape[0]} images evaluated, got others")
-    values = values.astype(np.float64)
-    if abs(values.mean() + test["nll"]) > 1e-3:
-        raise ReportError(f"{path}: expected the mean {-test['nll']:.3f} of evaluation.json, got {values.mean():.3f}")
+            values, numbers = file["test"].astype(np.float64, casting="safe"), file["test_numbers"]
+            binarization = str(file["binarization"])
+        if not values.shape == numbers.shape == np.unique(numbers).shape == (test["examples"],):
+            raise ValueError(f"{values.shape} values of {numbers.shape} images")
+        if not abs(values.mean() + test["nll"]) < 1e-3:
+            raise ValueError(f"a mean of {values.mean():.3f}")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        expected = f"L_k of the {test['examples']} test images evaluated, their mean {-test['nll']:.3f}"
+        return None, f"{path}: expected {expected}, got: {' '.join(str(error).split())}"
     order = np.argsort(numbers)
-    return Likelihoods(values[order], numbers[order], str(binarization))
+    return Likelihoods(values[order], numbers[order], binarization), ""

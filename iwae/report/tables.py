@@ -10,7 +10,7 @@ import pandas as pd
 from iwae import config
 from iwae.report import markdown, protocol
 from iwae.report.comparisons import comparisons, one_each_seed, paired, parameters, same_but_seed
-from iwae.report.published import NAMES, SECOND, SECOND_SOURCE, SOURCES
+from iwae.report.published import NAMES, PAPER, SECOND, SECOND_SOURCE
 from iwae.report.records import Record
 
 HEAD = "# Results\n\nMade by `python -m iwae.report --write` from the files of the runs; not to be edited.\n\n"
@@ -105,7 +105,10 @@ def tables(records: Sequence[Record], base: Path, level: int = 2) -> str:
         "the data upwards. Difference: NLL less the published value, of runs evaluated on all test examples."
     )
     if any(map(protocol.published, records)):
-        parts.append(SOURCES)
+        parts.append(
+            f"Published values: {PAPER}, tables 1 and 2 and the appendix on fixed binarization; for `camel` the report "
+            "of the PyTorch predecessor."
+        )
     if any(map(_second, records)):
         parts.append(SECOND_SOURCE)
     if marks:
@@ -121,8 +124,7 @@ def _order(record: Record) -> tuple:
 
 def _table(group: Group, records: Sequence[Record], base: Path, marks: Marks) -> str:
     digits = 3 if group is Group.SYNTHETIC else 2
-    frame = pd.DataFrame()
-    rows = []
+    rows: list[dict[str, str]] = []
     for cell in same_but_seed(records):
         rows += [_row(record, group, base, marks, digits) for record in cell]
         seeds = one_each_seed(cell)
