@@ -12,6 +12,7 @@ line, and the others are reported all the same.
 """
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,16 +30,11 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def between_markers(text: str, content: str, name: str) -> str:
-    """`text` with what lies between the two marker comments replaced by `content`.
-
-    Raises:
-        ReportError: the markers are not there once each, in order; `name` says where.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end or BEGIN in rest or END in before + after:
+    """`text` with what lies between the two marker comments replaced by `content`; `name` says where, in an error."""
+    parts = re.split(f"({BEGIN}|{END})", text)
+    if parts[1::2] != [BEGIN, END]:
         raise ReportError(f"{name}: expected the lines {BEGIN} and {END}, once each and in this order")
-    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    return f"{parts[0]}{BEGIN}\n\n{content}\n\n{END}{parts[-1]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results_dir = Path(options.results_dir)
     try:
         records, problems = find(options.runs, results_dir)
-        head, base = (HEAD, results_dir) if options.write else ("", Path())
-        text = head + report(records, problems, base)
+        text = report(records, problems, results_dir if options.write else Path())
         if options.curves:
             plots.save(curves(records), options.curves)
         if options.write:
+            text = HEAD + text
             files.write_atomically(results_dir / "README.md", text.encode())
         if options.readme:
             path = Path(options.readme)
@@ -77,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if sys.stdout.isatty() and not options.markdown:
-        text = markdown.plain(text, shutil.get_terminal_size().columns)
+        text = markdown.plain(text.removeprefix(HEAD), shutil.get_terminal_size().columns)
     print(text, end="")
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)

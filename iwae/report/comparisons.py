@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,8 @@ _CHANGED = "changed while trained"
 _NETWORK = ("model.hidden_units", "model.latent_units")  # lists that belong together: one parameter
 # A change in these is a change of what is measured: such runs are not set beside each other.
 _OTHER_QUESTION = {
-    "data.name",
-    "data.binarization",
-    "data.synthetic_examples",
-    "model.likelihood",
-    "evaluation.k",
-    _CHANGED,
-    _DATA,
-}
+    "data.name", "data.binarization", "data.synthetic_examples", "model.likelihood", "evaluation.k", _CHANGED, _DATA,
+}  # fmt: skip
 
 
 def parameters(record: Record) -> dict[str, str]:
@@ -72,7 +65,7 @@ def short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def comparisons(records: Sequence[Record], level: int = 2) -> str:
+def comparisons(records: Iterable[Record]) -> str:
     """Markdown: for each parameter a table of the runs that differ in it alone; "" if there are none."""
     cells = [one_each_seed(members) for members in same_but_seed(record for record in records if record.test)]
     frame = pd.DataFrame([parameters(seeds[0]) for seeds in cells])
@@ -89,14 +82,14 @@ def comparisons(records: Sequence[Record], level: int = 2) -> str:
         order = sorted(table.index, key=lambda row: [_natural(text) for text in rows.loc[row, others]])
         table = pd.concat([rows[others], table[values]], axis=1).loc[order].fillna("")
         table.columns = pd.Index([*map(short, others), *(f"{short(parameter)} {value}" for value in values)])
-        parts += [f"{'#' * (level + 1)} {parameter}", markdown.table(table)]
+        parts += [f"### {parameter}", markdown.table(table)]
     if not parts:
         return ""
     text = (
         "NLL in nats ± standard error over the test examples; of several seeds, their mean and standard deviation. "
         "Each row holds runs that are the same but for this parameter (and their seeds)."
     )
-    return "\n\n".join([f"{'#' * level} Runs that differ in one parameter", text, *parts])
+    return "\n\n".join(["## Runs that differ in one parameter", text, *parts])
 
 
 def _compared(seeds: Sequence[Record], cells: Sequence[Sequence[Record]]) -> str:
@@ -117,41 +110,33 @@ def _natural(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def paired(records: Sequence[Record], base: Path, level: int = 2) -> str:
+def paired(records: Sequence[Record], base: Path) -> str:
     """Markdown: VAE and IWAE, the same but for the objective, image by image; "" if no two have such values."""
-    pairs = [
-        (vae, iwae)
-        for vae in records
-        for iwae in records
-        if (vae.objective, iwae.objective) == ("vae", "iwae") and _on_the_same_images(vae, iwae)
-    ]
-    rows = [_pair(vae, iwae, base) for vae, iwae in sorted(pairs, key=lambda pair: (pair[0].layers, pair[0].cell))]
+    rows = []
+    for vae in sorted(records, key=lambda record: (record.layers, record.cell)):
+        for iwae in records:
+            difference = _differences(vae, iwae)
+            if difference is not None:
+                row = {"data": vae.data, "layers": str(vae.layers), "k": str(vae.experiment.model.k)}
+                row |= {run.objective.upper(): markdown.link(run.folder, base) for run in (vae, iwae)}
+                stderr = difference.std(ddof=1) / len(difference) ** 0.5
+                text = f"{difference.mean():+.3f} ± {stderr:.3f}"
+                rows.append(row | {"images": f"{len(difference):,}", "IWAE less VAE": text})
     if not rows:
         return ""
     text = (
         "Runs that are the same but for the objective, compared image by image: the mean over the images of the NLL of "
-        "the IWAE less that of the VAE, in nats, ± its standard error. What images differ in falls out."
+        "the IWAE less that of the VAE, in nats, ± its standard error. What the images themselves differ in cancels."
     )
-    return "\n\n".join([f"{'#' * level} VAE and IWAE on the same images", markdown.table(pd.DataFrame(rows)), text])
+    return "\n\n".join(["## VAE and IWAE on the same images", markdown.table(pd.DataFrame(rows)), text])
 
 
-def _on_the_same_images(a: Record, b: Record) -> bool:
-    if a.likelihoods is None or b.likelihoods is None or a.likelihoods.binarization != b.likelihoods.binarization:
-        return False
-    same = [{**parameters(record), "model.objective": ""} for record in (a, b)]
-    return same[0] == same[1] and np.array_equal(a.likelihoods.numbers, b.likelihoods.numbers)
-
-
-def _pair(vae: Record, iwae: Record, base: Path) -> dict[str, Any]:
-    assert vae.likelihoods is not None and iwae.likelihoods is not None
-    difference = vae.likelihoods.values - iwae.likelihoods.values
-    stderr = difference.std(ddof=1) / len(difference) ** 0.5
-    return {
-        "data": vae.data,
-        "layers": str(vae.layers),
-        "k": str(vae.experiment.model.k),
-        "VAE": markdown.link(vae.folder.name, vae.folder, base),
-        "IWAE": markdown.link(iwae.folder.name, iwae.folder, base),
-        "images": f"{len(difference):,}",
-        "IWAE less VAE": f"{difference.mean():+.3f} ± {stderr:.3f}",
-    }
+def _differences(vae: Record, iwae: Record) -> np.ndarray | None:
+    """NLL of the IWAE less that of the VAE for each image, [n]; None if these are no such runs or of other images."""
+    a, b = vae.likelihoods, iwae.likelihoods
+    if a is None or b is None or (vae.objective, iwae.objective) != ("vae", "iwae"):
+        return None
+    same = [{**parameters(record), "model.objective": ""} for record in (vae, iwae)]
+    if same[0] != same[1] or a.name != b.name or not a.index.equals(b.index):
+        return None
+    return a.to_numpy() - b.to_numpy()

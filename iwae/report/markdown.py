@@ -14,10 +14,10 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def link(text: str, folder: Path, base: Path) -> str:
-    """A link to `folder` from a file in `base`."""
+def link(folder: Path, base: Path, text: str = "") -> str:
+    """A link to `folder` from a file in `base`; its text is the name of the folder unless another is given."""
     path = urllib.parse.quote(os.path.relpath(folder, base).replace(os.sep, "/"))
-    text = text.replace("[", "\\[").replace("]", "\\]")
+    text = (text or folder.name).replace("[", "\\[").replace("]", "\\]")
     return f"[{text}]({path})"
 
 

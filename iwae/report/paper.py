@@ -15,17 +15,13 @@ _RULE = (
     f"NLL on the test images in nats (in brackets table 1 of {PAPER}). One run a cell, a link to its files: of the "
     "runs with the paper's network and L_5000 the one evaluated on the most images, of these the longest trained, then "
     "the lowest seed; the NLL plays no part. "
-    f"Passes over the data (the paper: {protocol.PASSES:,}) and training time: VAE / IWAE."
+    f"VAE / IWAE: nbip/IWAE, passes over the data (the paper: {protocol.PASSES:,}), training time."
 )
 
 
 def paper_table(records: Sequence[Record], base: Path) -> str:
-    """Markdown: table 1 for each of its datasets that has an evaluated run, and the rule by which runs are chosen.
-
-    Args:
-        records: the runs.
-        base: the folder that links are relative to.
-    """
+    """Markdown: table 1 for each of its datasets that has an evaluated run, with links relative to `base`, and the rule
+    by which runs are chosen."""
     runs = {record.cell: record for record in sorted(filter(_belongs, records), key=_documented)}  # the last one stays
     datasets = sorted({data for data, *_ in runs})
     if not datasets:
@@ -36,13 +32,14 @@ def paper_table(records: Sequence[Record], base: Path) -> str:
         there = [runs.get(cell) for cell in cells.values()]
         row = {"data": NAMES[data] if len(datasets) > 1 else "", "layers": str(layers), "k": str(k)}
         row |= {name: _text(cell, runs.get(cell), base, marks) for name, cell in cells.items()}
+        row["nbip/IWAE"] = " / ".join(str(SECOND[cell]) for cell in cells.values() if cell in SECOND)
         row["passes"] = " / ".join(f"{run.passes:,}" if run else "-" for run in there)
         row["training time"] = " / ".join(duration(run.seconds) if run else "-" for run in there)
         rows.append(row)
     parts = [markdown.table(pd.DataFrame(rows)), _RULE]
     if marks:
         parts.append(f"Other departures from the paper's protocol: {marks}.")
-    return "\n\n".join([*parts, *([_second()] if "mnist" in datasets else [])])
+    return "\n\n".join([*parts, *[SECOND_SOURCE] * ("mnist" in datasets)])
 
 
 def _belongs(record: Record) -> bool:
@@ -61,15 +58,5 @@ def _text(cell: Cell, run: Record | None, base: Path, marks: Marks) -> str:
     if run is None:
         return published
     others = marks.of(text for text in protocol.departures(run) if " passes over the data " not in text)
-    link = markdown.link(f"{run.test['nll']:.2f} {published}", run.folder, base)
+    link = markdown.link(run.folder, base, f"{run.test['nll']:.2f} {published}")
     return f"{link} {others}".strip()
-
-
-def _second() -> str:
-    """The second implementation's numbers of MNIST in a sentence."""
-    found = []
-    for layers in (1, 2):
-        for objective, name in _OBJECTIVES.items():
-            values = " / ".join(f"{SECOND['mnist', objective, k, layers].nll:.2f}" for k in (1, 5, 50))
-            found.append(f"{name} {layers} layer{'s' * (layers > 1)} {values}")
-    return f"{SECOND_SOURCE} Its NLL on MNIST for k = 1 / 5 / 50: {', '.join(found)}."

@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 
 from iwae import config
 from iwae.config import Experiment
@@ -20,15 +21,6 @@ from iwae.runs.folder import Folder, RunError
 
 class ReportError(ValueError):
     """A run or a file that cannot be used; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Likelihoods:
-    """L_k of each evaluated test image, [n] in nats, by its number in the split, [n] increasing."""
-
-    values: np.ndarray
-    numbers: np.ndarray
-    binarization: str  # fingerprint of the binarized images
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Record:
     fingerprint: str = ""  # of the data
     changed: tuple[str, ...] = ()  # parameters that were changed while it was trained, each with what it was
     first: "Record | None" = None
-    likelihoods: Likelihoods | None = None
+    likelihoods: pd.Series | None = None  # L_k in nats by number of the test image; its name: the binarization
     problem: str = ""  # a line about a file that is damaged and that the rest can do without
 
     @property
@@ -87,9 +79,8 @@ def find(names: Sequence[str], results_dir: Path) -> tuple[list[Record], list[st
     Raises:
         ReportError: nothing there at all.
     """
-    if names:
-        folders = [Path(name) if Path(name).is_dir() else results_dir / name for name in names]
-    else:
+    folders = [Path(name) if Path(name).is_dir() else results_dir / name for name in names]
+    if not names:
         if not results_dir.is_dir():
             raise ReportError(f"{results_dir}: expected a folder of runs, found none")
         folders = sorted(path for path in results_dir.iterdir() if _holds_a_run(Folder(path)))
@@ -139,14 +130,14 @@ def _read(path: Path) -> Record:
         raise ReportError(f"{folder.evaluation_json}: expected an evaluation of the split 'test', found none")
     if not rows:
         raise ReportError(f"{folder.log}: expected a row for each epoch, found none")
-    changed, test = environment.get("changed_parameters", []), evaluation.get("test", {})
-    likelihoods, problem = _likelihoods(folder.likelihoods, test) if test else (None, "")
+    changed, test = environment.get("changed_parameters"), evaluation.get("test", {})
+    likelihoods, problem = _likelihoods(folder.likelihoods, test)
     return Record(
         path,
         experiment,
-        device=str(environment.get("device") or "?"),
-        test=test,
-        log=rows,
+        str(environment.get("device") or "?"),
+        test,
+        rows,
         fingerprint=str(environment.get("dataset_fingerprint", "")),
         changed=tuple(map(str, changed)) if isinstance(changed, list) else (),
         likelihoods=likelihoods,
@@ -154,20 +145,19 @@ def _read(path: Path) -> Record:
     )
 
 
-def _likelihoods(path: Path, test: Mapping[str, Any]) -> tuple[Likelihoods | None, str]:
-    """The values of each image, by number, if they are there; or a line that says why they cannot be used."""
-    if not path.exists():
+def _likelihoods(path: Path, test: Mapping[str, Any]) -> tuple[pd.Series | None, str]:
+    """L_k of each test image, if it is there; or a line that says why it cannot be used."""
+    if not test or not path.exists():
         return None, ""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream) as file:
             values, numbers = file["test"].astype(np.float64, casting="safe"), file["test_numbers"]
-            binarization = str(file["binarization"])
-        if not values.shape == numbers.shape == np.unique(numbers).shape == (test["examples"],):
-            raise ValueError(f"{values.shape} values of {numbers.shape} images")
+            found = pd.Series(values, numbers, name=str(file["binarization"])).sort_index()
+        if len(found) != test["examples"] or not found.index.is_unique:
+            raise ValueError(f"{len(found)} values of {found.index.nunique()} images")
         if not abs(values.mean() + test["nll"]) < 1e-3:
             raise ValueError(f"a mean of {values.mean():.3f}")
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return found, ""
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         expected = f"L_k of the {test['examples']} test images evaluated, their mean {-test['nll']:.3f}"
         return None, f"{path}: expected {expected}, got: {' '.join(str(error).split())}"
-    order = np.argsort(numbers)
-    return Likelihoods(values[order], numbers[order], binarization), ""
