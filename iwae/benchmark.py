@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plot:
         from iwae.figures import plots
 
-        title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.name()}"
+        title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.describe()}"
         plots.save(plots.time_against_k(rows, title), Path(options.plot))
     return 0
 

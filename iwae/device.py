@@ -60,7 +60,7 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
     return "tf.function retracing" not in record.getMessage()
 
 
-def name() -> str:
+def describe() -> str:
     """The GPUs, or the CPU with its number of cores."""
     import tensorflow as tf
 

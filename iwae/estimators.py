@@ -8,7 +8,6 @@ is sum_b weights_b bound_b in nats, and the gradients, one for each of `model.tr
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import keras
 import tensorflow as tf
 
 from iwae import bounds, rng
@@ -36,9 +35,7 @@ def check(name: str, objective: Bound) -> None:
     analytic = getattr(objective, "analytic_kl", False)
     if name == "dreg" and (analytic or not hasattr(for_encoder, "curvature")):
         raise ValueError(f"estimator: expected 'dreg' with a bound that has a curvature, got it with {objective!r}")
-    if name == "sticking_the_landing" and (
-        analytic or type(objective) not in (bounds.Elbo, bounds.ImportanceWeighted)
-    ):
+    if name == "sticking_the_landing" and (analytic or type(objective) not in (bounds.Elbo, bounds.ImportanceWeighted)):
         raise ValueError(f"estimator: expected 'sticking_the_landing' with vae or iwae, got it with {objective!r}")
 
 

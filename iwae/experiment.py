@@ -1,18 +1,21 @@
 """An experiment from start to end: open the folder, load, build, train, then the tasks in order."""
 
-import dataclasses
+import hashlib
 import importlib
+import json
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iwae import config, device, evaluation, figures, training
+from iwae import bounds, config, device, evaluation, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.model import IWAE
@@ -20,6 +23,9 @@ from iwae.runs import checkpoints
 from iwae.runs.folder import Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Run, prepared_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run(experiment: Experiment) -> Run:
@@ -247,16 +253,16 @@ def _evaluated(run: Run) -> Run:
             chosen = images[evaluation.spread(len(images), settings.examples or len(images))]
             results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
         # What other tasks measured stays: the weights are the same, and each entry says what else it was made with.
-        before = run.evaluation.get(split, {})
-        results[split] = before | results[split] if ... else results[split]
+        of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
+        results[split] |= {name: run.evaluation[split][name] for name in of_others}
     return run.with_evaluation(results)
 
 
-def _save_figures(run: Run, drawn: Iterable[tuple[str, Figure]]) -> None:
+def _save_figures(run: Run, drawn: Mapping[str, "Figure"]) -> None:
     """Writes figures into plots/, each of them whole; those of other tasks stay."""
     run.folder.plots.mkdir(exist_ok=True)
-    for name, figure in drawn:
-        style.save(figure, run.folder.plots / f"{name}.png")
+    for name, figure in drawn.items():
+        plots.save(figure, run.folder.plots / f"{name}.png")
 
 
 def _environment(dataset: loading.Dataset) -> dict[str, Any]:
@@ -264,7 +270,7 @@ def _environment(dataset: loading.Dataset) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
-        "device": device.name(),
+        "device": device.describe(),
         "git_commit": _git_commit(),
         "dataset_fingerprint": dataset.fingerprint,
     }

@@ -87,7 +87,7 @@ class IWAE(keras.Model):
         seed: int = 123,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"name": "iwae", **kwargs})  # one name, as it is in the path of a variable
         for name, value in (("input_dim", input_dim), ("k", k)):
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")

@@ -3,10 +3,12 @@
 import json
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from iwae import files
 from iwae.runs import checkpoints
 from iwae.runs.checkpoints import CheckpointError
 
@@ -58,10 +60,49 @@ def test_the_newest_is_loaded_and_two_are_kept(tmp_path):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "0000000002.npz").write_bytes(b"its .json was never written")
-    (tmp_path / ".0000000002.json.99.part").write_bytes(b"{")
+    (tmp_path / ".0000000002.json.99-0123abcd.part").write_bytes(b"{")
     assert checkpoints.load(tmp_path)[1]["updates"] == 1
     save(tmp_path, 3)
     assert names(tmp_path) == [f"{updates:010d}.{kind}" for updates in (1, 3) for kind in ("json", "npz")]
+
+
+def test_files_of_others_stay(tmp_path):
+    """Also those that sort late, folders, and what only looks like ours."""
+    others = ("notes.json", "99999999999.json", "zzzz.npz", ".depart", "my.part", "0000000009.json.bak")
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "0000000007.npz").mkdir()
+    for updates in (1, 2, 3):
+        save(tmp_path, updates)
+    assert all((tmp_path / name).read_text() == "mine" for name in others) and (tmp_path / "0000000007.npz").is_dir()
+    assert checkpoints.load(tmp_path)[1]["updates"] == 3 == checkpoints.latest_update(tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    checkpoints.save(tmp_path, 1, ARRAYS, STATE, run="seed 77")
+    assert checkpoints.load(tmp_path, "seed 77")
+    with pytest.raises(CheckpointError, match="expected a checkpoint of this run, got one of a run with other param"):
+        checkpoints.load(tmp_path, "seed 5")
+
+
+def test_a_checkpoint_of_the_format_before_is_refused(tmp_path, monkeypatch):
+    """Its arrays were numbered: they could get into the wrong variables."""
+    monkeypatch.setattr(checkpoints, "FORMAT", 1)
+    save(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="expected a checkpoint of format 2, got format 1, of another version"):
+        checkpoints.load(tmp_path)
+
+
+def test_what_cannot_be_read_for_want_of_permission_is_no_damage(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(PermissionError):
+        checkpoints.load(tmp_path)
 
 
 def flip_a_byte(path):
@@ -137,14 +178,14 @@ def test_nothing_is_unpickled(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    checkpoints.write_atomically(path, b"before")
+    files.write_atomically(path, b"before")
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.write_atomically(path, b"after")
+        files.write_atomically(path, b"after")
     assert path.read_bytes() == b"before" and names(tmp_path) == ["file"]
 
 

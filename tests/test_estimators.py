@@ -1,5 +1,6 @@
 """Gradient estimators and objectives: what they are on average, and to what others they come down."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -21,7 +22,9 @@ OF_EXAMPLES = np.float32([0.1, 0.2, 0.3, 0.4])
 
 def make(depth=1, **options):
     latent, hidden = LATENT[depth]
-    model = IWAE(D, latent, hidden, **{"k": K, **options})
+    parameters = {name: options.pop(name) for name in ("alpha", "groups", "mixture") if name in options}
+    objective = bounds.get(options.pop("objective", "iwae"), **parameters)
+    model = IWAE(D, latent, hidden, objective, **{"k": K, **options})
     reference.scramble(model, scale=0.6)  # weights of samples that differ by nats
     return model
 
@@ -30,7 +33,8 @@ def gradients(model, estimator=None, noise=None, seed=(0, 0)):
     """Bound and gradients by path for one draw of the noise."""
     function = estimators.get(estimator) if estimator else model.estimator
     noise = reference.noise(model.samples_per_example, B, model.latent_units) if noise is None else noise
-    bound, values = function(model, tf.constant(X), noise, tf.constant(OF_EXAMPLES), tf.constant(seed))
+    weights, seed = tf.constant(OF_EXAMPLES), tf.constant(seed)
+    bound, values = function(model, model.objective, tf.constant(X), noise, weights, seed)
     return bound, dict(zip((v.path for v in model.trainable_variables), values, strict=True))
 
 
@@ -64,7 +68,7 @@ def averages(model, estimator, seed):
             of_repeat = rng.fold(tf.constant([seed, 0]), i)
             noise = model.draw_noise(k, B, rng.fold(of_repeat, 0))
             weights = tf.constant(OF_EXAMPLES)
-            _, values = function(model, tf.constant(X), noise, weights, rng.fold(of_repeat, 1))
+            _, values = function(model, model.objective, tf.constant(X), noise, weights, rng.fold(of_repeat, 1))
             sums = [total + value for total, value in zip(sums, values, strict=True)]
             return i + 1, sums, [total + value**2 for total, value in zip(squares, values, strict=True)]
 
@@ -104,6 +108,17 @@ def eq_14():
 )
 def test_unbiased_estimators_have_the_expectation_of_eq_14(eq_14, estimator, depth):
     found = deviations(averages(make(depth), estimator, seed=8), eq_14[depth])
+    assert max(found.values()) < SURELY, found
+
+
+OTHERS = {"renyi": {"alpha": 0.5}, "miwae": {"groups": 2}, "piwae": {"groups": 2}, "ciwae": {"mixture": 0.3}}
+
+
+@pytest.mark.parametrize("objective", OTHERS)
+def test_dreg_of_other_bounds_has_the_expectation_of_the_plain_gradient(objective):
+    model = make(2, objective=objective, **OTHERS[objective])
+    one, other = (averages(model, name, seed) for seed, name in enumerate(("reparameterized", "dreg")))
+    found = deviations(one, other)
     assert max(found.values()) < SURELY, found
 
 
@@ -225,7 +240,8 @@ def test_the_exact_posterior_leaves_nothing_to_the_encoder():
     for estimator in ("sticking_the_landing", "dreg"):
         noise = reference.noise(K, len(exact.x), (3,))
         weights = tf.fill([len(exact.x)], 1 / len(exact.x))
-        _, values = estimators.get(estimator)(exact.model, tf.constant(exact.x), noise, weights, tf.constant([0, 0]))
+        x, seed = tf.constant(exact.x), tf.constant([0, 0])
+        _, values = estimators.get(estimator)(exact.model, exact.model.objective, x, noise, weights, seed)
         for variable, value in zip(exact.model.trainable_variables, values, strict=True):
             if variable.path.startswith("q_"):
                 np.testing.assert_allclose(value, 0, atol=1e-4, err_msg=f"{estimator}: {variable.path}")
@@ -284,7 +300,7 @@ def test_the_analytic_divergence_is_that_of_gaussians():
     """KL(N(m, s^2) || N(0, 1)) by quadrature over each latent unit, with m and s from the NumPy twin of the network."""
     model = make(objective="vae_analytic_kl")
     terms = model.log_weight_terms(tf.constant(X), reference.noise(K, B, (2,)))
-    found = terms.log_likelihood - model.training_log_weights(terms)
+    found = terms.log_likelihood - model.training_log_weights(terms, model.objective)
     weights = reference.weights_of(model)
     mean = reference.network(weights, "q_z1", "mean", X)
     log_std = reference.network(weights, "q_z1", "log_std", X)
@@ -296,13 +312,17 @@ def test_the_analytic_divergence_is_that_of_gaussians():
 
 
 def test_an_objective_of_the_user_trains(monkeypatch):
-    """One function and one registration; its parameter is taken from the model's of the same name."""
+    """One class and one registration; its parameter is taken from the model's of the same name."""
     monkeypatch.setattr(config, "OBJECTIVES", dict(config.OBJECTIVES))
-    monkeypatch.setattr(bounds, "_FUNCTIONS", dict(bounds._FUNCTIONS))
+    monkeypatch.setattr(bounds, "_REGISTERED", dict(bounds._REGISTERED))
 
     @bounds.register("power", "mean of the log weights to a power, for this test")
-    def power(log_weights, alpha):
-        return alpha * tf.reduce_mean(log_weights, axis=0)
+    @dataclasses.dataclass(frozen=True)
+    class Power:
+        alpha: float = 0.5
+
+        def __call__(self, log_weights):
+            return self.alpha * tf.reduce_mean(log_weights, axis=0)
 
     assert config.OBJECTIVES["power"] == "mean of the log weights to a power, for this test"
     assert config.Model(objective="power", alpha=3).objective == "power"
@@ -323,6 +343,26 @@ def test_every_objective_trains(name):
     model.fit(X, batch_size=B, epochs=1, verbose=0)
     for variable, value in zip(model.trainable_variables, before, strict=True):
         assert np.all(np.isfinite(variable)) and np.any(variable.numpy() != value), variable.path
+
+
+@pytest.mark.parametrize("depth", LATENT)
+def test_dreg_of_the_elbo_is_sticking_the_landing(depth):
+    model = make(depth, objective="vae")
+    same(gradients(model, "dreg")[1], gradients(model, "sticking_the_landing")[1])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "objective"),
+    [("sampled", "vae"), ("sampled", "piwae"), ("sticking_the_landing", "renyi"), ("dreg", "vae_analytic_kl")],
+)
+def test_an_estimator_that_is_none_for_an_objective_is_refused(estimator, objective):
+    with pytest.raises(ValueError, match=f"^estimator: expected '{estimator}' with "):
+        make(objective=objective, estimator=estimator)
+
+
+def test_dreg_of_a_bound_without_curvature_is_refused():
+    with pytest.raises(ValueError, match="^estimator: expected 'dreg' with a bound that has a curvature, "):
+        IWAE(D, objective=lambda log_weights: log_weights[0], estimator="dreg")
 
 
 def test_unknown_estimator_is_refused():

@@ -1,4 +1,4 @@
-"""`iwae.diagnostics.snr`: the signal-to-noise ratio of estimators, where it is known and as Rainforth et al. (2018) say."""
+"""The signal-to-noise ratio of gradient estimators, where it is known and as Rainforth et al. (2018) say."""
 
 import numpy as np
 import pytest

@@ -4,6 +4,7 @@ import collections
 import itertools
 import math
 import platform
+import re
 import subprocess
 import sys
 
@@ -13,9 +14,10 @@ import pytest
 import reference
 import tensorflow as tf
 
-from iwae import config, training
+from iwae import batches, callbacks, config, nonfinite, schedule, training
 from iwae.model import IWAE
 from iwae.runs import checkpoints, log
+from iwae.runs.folder import Folder
 
 # ---- schedule ----
 
@@ -23,8 +25,8 @@ from iwae.runs import checkpoints, log
 def test_the_paper_s_schedule():
     """Stages of 1, 3, 9, ..., 2187 epochs, 3280 in all, at 0.001 * 10^(-i/7)."""
     settings = config.Training()
-    assert training.epochs(settings) == 3280
-    rates = [training.learning_rate(settings, epoch) for epoch in range(3280)]
+    assert schedule.epochs(settings) == 3280
+    rates = [schedule.learning_rate(settings, epoch) for epoch in range(3280)]
     stages = [(rate, len(list(group))) for rate, group in itertools.groupby(rates)]
     assert [length for _, length in stages] == [1, 3, 9, 27, 81, 243, 729, 2187]
     np.testing.assert_allclose([rate for rate, _ in stages], 0.001 * 10 ** (-np.arange(8) / 7), rtol=1e-12)
@@ -34,31 +36,31 @@ def test_the_paper_s_schedule():
 @pytest.mark.parametrize("stage", range(1, 8))
 def test_rates_on_both_sides_of_each_border(stage):
     first = sum(3**i for i in range(stage))
-    before, after = (training.learning_rate(config.Training(learning_rate=0.5), epoch) for epoch in (first - 1, first))
+    before, after = (schedule.learning_rate(config.Training(learning_rate=0.5), epoch) for epoch in (first - 1, first))
     assert before == pytest.approx(0.5 * 10 ** (-(stage - 1) / 7)) and after == pytest.approx(0.5 * 10 ** (-stage / 7))
 
 
 def test_other_schedules():
     constant = config.Training(schedule="constant", epochs=9, learning_rate=0.02)
-    assert training.epochs(constant) == 9
-    assert [training.learning_rate(constant, epoch) for epoch in (0, 8)] == [0.02, 0.02]
+    assert schedule.epochs(constant) == 9
+    assert [schedule.learning_rate(constant, epoch) for epoch in (0, 8)] == [0.02, 0.02]
     steps = config.Training(schedule="multistep", epochs=9, learning_rate=0.02, milestones=(2, 5), gamma=0.1)
-    rates = [training.learning_rate(steps, epoch) for epoch in range(9)]
+    rates = [schedule.learning_rate(steps, epoch) for epoch in range(9)]
     np.testing.assert_allclose(rates, [0.02] * 2 + [0.002] * 3 + [0.0002] * 4)
-    assert training.epochs(config.Training(stages=4)) == 40
-    assert training.epochs(config.Training(stages=4, epochs=7)) == 7
+    assert schedule.epochs(config.Training(stages=4)) == 40
+    assert schedule.epochs(config.Training(stages=4, epochs=7)) == 7
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
 def test_the_cosine_rises_if_told_to_and_ends_at_zero(warmup):
     settings = config.Training(schedule="cosine", epochs=10, learning_rate=0.02, warmup_epochs=warmup)
     updates = 7
-    rates = np.array([training.cosine(settings, updates)(i) for i in range(10 * updates + 1)])
+    rates = np.array([schedule.cosine(settings, updates)(i) for i in range(10 * updates + 1)])
     start = warmup * updates
     np.testing.assert_allclose(rates[: start + 1], np.linspace(0 if warmup else 0.02, 0.02, start + 1), rtol=1e-5)
     falling = 0.01 * (1 + np.cos(np.pi * np.arange(10 * updates + 1 - start) / (10 * updates - start)))
     np.testing.assert_allclose(rates[start:], falling, atol=1e-8)
-    assert training.epochs(settings) == 10
+    assert schedule.epochs(settings) == 10
 
 
 # ---- order ----
@@ -66,8 +68,8 @@ def test_the_cosine_rises_if_told_to_and_ends_at_zero(warmup):
 
 def epoch_of(examples, batch, rows, epoch=0, first_update=0):
     """The blocks of one epoch, one after the other: [updates, batch]."""
-    blocks = training.index_blocks(examples, batch, rows, 5, epoch, first_update)
-    count = training.blocks_per_epoch(examples, batch, rows, first_update)
+    blocks = batches.index_blocks(examples, batch, rows, 5, epoch, first_update)
+    count = batches.blocks_per_epoch(examples, batch, rows, first_update)
     taken = [block for (block,) in itertools.islice(blocks, count)]
     assert all(block.shape == (rows, batch) and block.dtype == np.int32 for block in taken)
     return np.concatenate(taken)
@@ -86,7 +88,7 @@ def test_the_order_is_that_of_seed_and_epoch_alone():
     for rows in (1, 2, 3, 7):
         np.testing.assert_array_equal(epoch_of(23, 5, rows, epoch=2)[:5], whole)
     assert not np.array_equal(whole, epoch_of(23, 5, 5, epoch=3))
-    (other_seed,) = next(training.index_blocks(23, 5, 5, 6, 2))
+    (other_seed,) = next(batches.index_blocks(23, 5, 5, 6, 2))
     assert not np.array_equal(whole, other_seed)
 
 
@@ -97,8 +99,8 @@ def test_the_order_goes_on_after_any_update(rows):
         rest = epoch_of(23, 5, rows, epoch=2, first_update=done)
         np.testing.assert_array_equal(rest[: 5 - done], whole[done:])
         assert np.all(rest[5 - done :] == -1)
-    blocks = training.index_blocks(23, 5, rows, 5, 2, 3)
-    for _ in range(training.blocks_per_epoch(23, 5, rows, 3)):
+    blocks = batches.index_blocks(23, 5, rows, 5, 2, 3)
+    for _ in range(batches.blocks_per_epoch(23, 5, rows, 3)):
         next(blocks)
     np.testing.assert_array_equal(next(blocks)[0], epoch_of(23, 5, rows, epoch=3)[:rows])  # and in the next epoch
 
@@ -108,7 +110,7 @@ def test_the_order_goes_on_after_any_update(rows):
 
 def drawn(grey, seed=(1, 2), n=20_000):
     """n drawings of one image of these grey values, inside XLA as in training: [n, D]."""
-    resident = training.ResidentImages(np.float32([np.zeros_like(grey), grey]), stochastic=True)
+    resident = batches.ResidentImages(np.float32([np.zeros_like(grey), grey]), stochastic=True)
     batch = tf.function(resident.batch, jit_compile=True)
     return batch(tf.ones([n], tf.int32), tf.constant(seed)).numpy()
 
@@ -142,7 +144,7 @@ def test_binarization_is_anew_each_time_and_that_of_its_seed():
 @pytest.mark.parametrize("values", [[[0, 1], [1, 1], [0, 0]], [[-1.5, 300], [2, 0.25], [1, 1e-6]]])
 def test_other_images_stay_as_they_are(values):
     values = np.float32(values)
-    batch = training.ResidentImages(values, stochastic=False).batch(tf.constant([2, 0]), tf.constant([0, 0]))
+    batch = batches.ResidentImages(values, stochastic=False).batch(tf.constant([2, 0]), tf.constant([0, 0]))
     assert batch.dtype == tf.float32
     np.testing.assert_array_equal(batch, values[[2, 0]])
 
@@ -171,7 +173,7 @@ def train(folder, watch=lambda model: False, valid=9, objective="iwae", beta=1.0
     try:
         training.train(
             model, grey_images(), np.round(grey_images(valid, seed=1)), settings(**changes), stochastic=True,
-            batch=BATCH, seed=11, folder=folder, beta=beta, beta_warmup_epochs=beta_warmup_epochs,
+            batch=BATCH, seed=11, folder=Folder(folder), beta=beta, beta_warmup_epochs=beta_warmup_epochs,
             stop_requested=lambda: watch(model),
         )  # fmt: skip
     except training.StopRequested:
@@ -228,16 +230,17 @@ def test_tensorboard_gets_the_curves_of_the_log(whole):
 
 
 PAGE_FAULTS = """
-import pathlib, resource, sys
+import resource, sys
 import numpy as np
 from iwae import IWAE, config, training
+from iwae.runs.folder import Folder
 images = np.random.default_rng(0).random((4000, 784), np.float32)
 model = IWAE(784, (50,), ((200, 200),), k=1, objective="vae")
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 seen = []
 training.train(
     model, images, images[:0], config.Training(schedule="constant", epochs=4), stochastic=True, batch=20, seed=1,
-    folder=pathlib.Path(sys.argv[1]), stop_requested=lambda: seen.append(faults()),
+    folder=Folder(sys.argv[1]), stop_requested=lambda: seen.append(faults()),
 )
 print((seen[-1] - seen[-5]) / 400)
 """
@@ -304,7 +307,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 def test_the_rate_of_the_cosine_is_that_of_each_update(tmp_path):
     _, rows = train(tmp_path, **COSINE)
-    expected = training.cosine(settings(**COSINE), updates=5)
+    expected = schedule.cosine(settings(**COSINE), updates=5)
     np.testing.assert_allclose(
         [row["learning_rate"] for row in rows], [expected(5 * i) for i in (1, 2, 3, 4)], rtol=1e-6
     )
@@ -360,12 +363,12 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path):
 def test_injected_faults_are_told_with_update_tensors_and_advice(tmp_path, damage, changes, message):
     """Real numbers, of which one image is damaged; it is met in the first epoch, so within the first blocks."""
     data = np.random.default_rng(0).standard_normal((40, D)).astype(np.float32)
-    model = IWAE(D, (2,), ((6, 4),), k=3, likelihood="gaussian", data_std=np.ones(D), seed=11)
+    model = IWAE(D, (2,), ((6, 4),), k=3, likelihood="gaussian", data_moments=(np.zeros(D), np.ones(D)), seed=11)
     data[17, 1] = {"a NaN": math.nan, "an infinite value": math.inf}.get(damage, data[17, 1])
     data *= 1e30 if "scale" in damage else 1
     with pytest.raises(training.NonFiniteBound, match=r"at update \d+ \(epoch 1\); not finite first.*" + message):
         training.train(
-            model, data, data[:0], settings(**changes), stochastic=False, batch=4, seed=11, folder=tmp_path
+            model, data, data[:0], settings(**changes), stochastic=False, batch=4, seed=11, folder=Folder(tmp_path)
         )  # fmt: skip
     assert not log.read(tmp_path / "log.csv")
 
@@ -374,23 +377,59 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     model = IWAE(D, (2,), ((4,),), k=3)
     model.compile(optimizer=keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
-    keeper = training.Bookkeeper(model, settings(), None, EXAMPLES, BATCH, 2, 11, tmp_path, None, None)
+    model.hold(batches.ResidentImages(grey_images(), stochastic=True))
+    state = callbacks.State(EXAMPLES, BATCH, rows=2)
+    keeper = callbacks.Checkpoints(model, state, tmp_path, 1, 60.0, lambda: False, "")
     keeper.save()
-    model.hold(training.ResidentImages(grey_images(), stochastic=True))
+    watch = nonfinite.Watch(model, state, 11, settings())
     model.optimizer.iterations.assign(1)
     model.encoder[0].mean.bias.assign([0.0, math.nan])
-    keeper.on_train_batch_begin(0)
-    message = r"a weight is not finite after update 1 \(epoch 1\); not finite first, at update 1: q_z1/.*bias; try a "
-    with pytest.raises(training.NonFiniteBound, match=message):
+    watch.on_train_batch_begin(0)
+    with pytest.raises(callbacks.NonFiniteWeight, match="a weight is not finite after update 1") as caught:
         keeper.save()
-    assert checkpoints.load(tmp_path / "checkpoints")[1]["updates"] == 0
+    message = r"a weight is not finite after update 1 \(epoch 1\); not finite first, at update 1: q_z1/.*bias; try a "
+    assert re.match(message, str(watch.error(str(caught.value))))
+    assert checkpoints.load(tmp_path)[1]["updates"] == 0
+
+
+def test_a_checkpoint_s_arrays_go_to_the_variables_of_their_names(tmp_path):
+    """Whatever the order of the variables: two of one shape are not exchanged."""
+    model, _ = train(tmp_path)
+    state = callbacks.State(EXAMPLES, BATCH, rows=2)
+    keeper = callbacks.Checkpoints(model, state, Folder(tmp_path).checkpoints, 1, 60.0, lambda: False, "")
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    one, other = model.encoder[0].mean.bias, model.encoder[0].log_std.bias
+    assert one.shape == other.shape and np.any(one.numpy() != other.numpy())
+
+    class Reordered:
+        """The model with these two exchanged in the list of its variables."""
+
+        optimizer, bound_tracker = model.optimizer, model.bound_tracker
+        variables = [{id(one): other, id(other): one}.get(id(variable), variable) for variable in model.variables]
+
+    for variable in model.trainable_variables:
+        variable.assign(tf.zeros_like(variable))
+    keeper._network = Reordered()
+    keeper.restore()
+    for variable in model.variables:
+        np.testing.assert_array_equal(variable, before[variable.path], err_msg=variable.path)
+
+
+def test_a_checkpoint_of_another_model_is_told(tmp_path):
+    train(tmp_path)
+    other = IWAE(D, (3,), ((6, 4),), k=3)
+    with pytest.raises(checkpoints.CheckpointError, match="expected a checkpoint of this model, got one that does not"):
+        training.train(
+            other, grey_images(), grey_images()[:0], settings(), stochastic=True, batch=BATCH, seed=1,
+            folder=Folder(tmp_path),
+        )  # fmt: skip
 
 
 def bounds_of_epochs(model, images, stochastic):
     """Train bounds of four epochs of one update each that changes nothing."""
-    model.hold(training.ResidentImages(images, stochastic))
+    model.hold(batches.ResidentImages(images, stochastic))
     model.compile(optimizer=keras.optimizers.Adam(1e-30), jit_compile=False, run_eagerly=True)
-    blocks = training.index_blocks(len(images), len(images), 1, seed=0)
+    blocks = batches.index_blocks(len(images), len(images), 1, seed=0)
     history = model.fit(blocks, epochs=4, steps_per_epoch=1, shuffle=False, verbose=0).history
     return np.array(history["bound"])
 
@@ -412,7 +451,7 @@ def test_partial_batches_count_exactly(tmp_path):
     """With the exact posterior each bound is log p(x), whatever the noise: means must be those of all examples."""
     exact = reference.LinearGaussian(1, n=23 + 300)
     x, valid, log_p, log_p_valid = exact.x[:23], exact.x[23:], exact.log_p[:23].mean(), exact.log_p[23:].mean()
-    options = {"stochastic": False, "batch": 5, "seed": 1, "folder": tmp_path}
+    options = {"stochastic": False, "batch": 5, "seed": 1, "folder": Folder(tmp_path)}
     training.train(exact.model, x, valid, settings(learning_rate=1e-30, epochs=1), **options)
     (row,) = log.read(tmp_path / "log.csv")
     assert row["train_bound"] == pytest.approx(log_p, abs=1e-4)

@@ -16,6 +16,11 @@ import tensorflow as tf
 from scipy import special
 
 from iwae import estimators, layers, rng
+from iwae.diagnostics import annealing
+from iwae.figures import of_run
+from iwae.runs.run import Run
+
+ENTRIES = ("posterior",)  # of evaluation.json
 
 REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior
 COARSE = 100  # points of the coarse grids along each dimension
@@ -211,3 +216,29 @@ def _divergence(density, log_true):
     inside = density > 0
     true = log_true[inside] - np.logaddexp.reduce(log_true)
     return float(np.sum(density[inside] * (np.log(density[inside]) - true)))
+
+
+def run(run: Run) -> tuple[dict, dict]:
+    """Task "posterior": Hamiltonian Monte Carlo on the true posterior of chosen inputs, beside draws of q and q_IW.
+
+    -> the entries of evaluation.json and the figures, by name.
+    """
+    numbers, seed, settings = of_run.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
+    images, chains = run.images("test")[numbers], 32
+    truth = annealing.hamiltonian_monte_carlo(
+        run.model, images, chains, 25, seed, steps=settings.ais_steps, label="Hamiltonian Monte Carlo"
+    )
+    entry = {
+        "inputs": numbers.tolist(),
+        "hmc_chains": chains,
+        "annealing_steps": settings.ais_steps,
+        "acceptance": truth.acceptance.tolist(),
+        "r_hat": truth.r_hat.tolist(),
+    }
+    made = of_run.latent_pairs(run, numbers, truth)
+    if applies(run.model):
+        grids = on_grid(run.model, images, seed)
+        entry["log_likelihood"] = [grid.log_evidence for grid in grids]
+        entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
+        made |= of_run.posterior_input(run, numbers, grids)
+    return {"posterior": entry}, made

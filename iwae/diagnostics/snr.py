@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from iwae import bounds, estimators, progress, rng
 
+ENTRIES = ("gradient_snr",)  # of evaluation.json
 MAX_REPEATS = 1000
 UNBIASED = ("dreg", "sampled", "reparameterized")
 
@@ -46,11 +47,14 @@ def signal_to_noise(
     """
     names = tuple(names or estimators.ESTIMATORS)
     x, results = tf.constant(images, tf.float32), []
+    beta = model.beta.numpy()
+    model.beta.assign(1.0)  # of L_k, whatever the model was trained on
     with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
         for i, k in enumerate(ks):
             results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
             if bar:
                 bar.update(i + 1)
+    model.beta.assign(beta)
     return {name: np.stack([result[name] for result in results], axis=1) for name in names}
 
 
@@ -75,8 +79,10 @@ def _ratios(model, x, k, repeats, seed, names):
         def repeat(i, sums, sums_of_squares):
             seeds = [rng.fold(rng.fold(seed, i), j) for j in range(2)]
             noise = model.draw_noise(k, x.shape[0], seeds[0])
-            of_bound = _WithBound(model)
-            gradients = [estimators.get(name)(of_bound, x, noise, weights, seeds[1])[1] for name in names]
+            gradients = [
+                estimators.get(name)(model, bounds.importance_weighted, x, noise, weights, seeds[1])[1]
+                for name in names
+            ]
             sums = tf.nest.map_structure(tf.add, sums, gradients)
             return i + 1, sums, sums_of_squares + tf.stack([squares(g) for g in gradients])
 
@@ -97,17 +103,18 @@ def _ratios(model, x, k, repeats, seed, names):
     return ratios
 
 
-class _WithBound:
-    """A model as an estimator sees it, with the IWAE bound as its objective."""
-
-    objective = staticmethod(bounds.importance_weighted)
-    encoder_objective = None
-
-    def __init__(self, model):
-        self._model = model
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def training_log_weights(self, terms):
-        return terms.log_weights()
+def run(run: Run) -> tuple[dict, dict]:
+    """Task "snr": the ratios over k, for the chosen inputs. -> the entries of evaluation.json and the figures, by name."""
+    settings, numbers = run.experiment.evaluation, of_run.chosen_inputs(run)
+    ratios = signal_to_noise(
+        run.model,
+        run.images("test")[numbers],
+        settings.snr_k,
+        settings.snr_samples,
+        run.experiment.seed,
+        label="signal to noise",
+    )
+    pairs = {name: (encoder, decoder) for name, (encoder, decoder) in ratios.items()}
+    values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
+    entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
+    return {"gradient_snr": entry}, {"gradient_snr": plots.gradient_snr(settings.snr_k, pairs, run.title)}

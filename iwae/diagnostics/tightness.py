@@ -15,6 +15,7 @@ from scipy import special
 from iwae import bounds, evaluation, rng
 from iwae.diagnostics import annealing
 
+ENTRIES = ("ais", "bidirectional", "pareto_k", "warning")  # of evaluation.json
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
 ROUNDING = 1e-3  # nats by which log weights may differ that ought to be one number: float32
 
@@ -196,3 +197,17 @@ def summarize(values: dict[str, np.ndarray], bracket: dict[str, np.ndarray], set
             f"their L_{k} is not to be trusted"
         )
     return result
+
+
+def run(run: Run) -> tuple[dict, dict]:
+    """Task "tightness": AIS beside L_k, bidirectional Monte Carlo on simulated examples, and Pareto k-hat.
+
+    -> the entries of evaluation.json and the figures, by name.
+    """
+    settings, test = run.experiment.evaluation, run.images("test")
+    images = test[evaluation.spread(len(test), settings.tightness_examples)]
+    how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
+    values = per_image(run.model, images, *how)
+    bracket = bidirectional(run.model, len(images), *how)
+    figure = plots.tightness(**values, title=run.title, k=settings.k)
+    return summarize(values, bracket, settings), {"tightness": figure}

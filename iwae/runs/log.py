@@ -7,7 +7,7 @@ COLUMNS = ("epoch", "updates", "learning_rate", "train_bound", "valid_bound", "s
 """Passes over the data and updates so far, learning rate, bounds in nats an example, time and speed of the epoch."""
 
 
-def rows(values: Iterable[Sequence]) -> list[dict[str, float]]:
+def parse(values: Iterable[Sequence]) -> list[dict[str, float]]:
     """Rows by column from numbers [n, 7], or from their texts. Raises ValueError for anything else."""
     found = []
     for numbers in values:
@@ -34,7 +34,7 @@ def read(path: Path) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
     for number, line in enumerate(lines[1:], start=2):
         try:
-            found += rows([line.split(",")])
+            found += parse([line.split(",")])
         except (ValueError, OverflowError):
             raise ValueError(f"{path}: expected {len(COLUMNS)} numbers in line {number}, got {line[:80]!r}") from None
     return found
