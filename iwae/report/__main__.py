@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records, problems = find(options.runs, results_dir)
         text = report(records, problems, results_dir if options.write else Path())
         if options.curves:
-            plots.save(curves(records), options.curves)
+            figure = curves(records)
+            try:
+                plots.save(figure, options.curves)
+            except ValueError as error:
+                raise ReportError(f"{options.curves}: expected the name of a picture, got an error: {error}") from None
         if options.write:
             text = HEAD + text
             files.write_atomically(results_dir / "README.md", text.encode())

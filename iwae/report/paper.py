@@ -15,7 +15,7 @@ _RULE = (
     f"NLL on the test images in nats (in brackets table 1 of {PAPER}). One run a cell, a link to its files: of the "
     "runs with the paper's network and L_5000 the one evaluated on the most images, of these the longest trained, then "
     "the lowest seed; the NLL plays no part. "
-    f"VAE / IWAE: nbip/IWAE, passes over the data (the paper: {protocol.PASSES:,}), training time."
+    f"The last columns: VAE / IWAE; the paper's runs have {protocol.PASSES:,} passes over the data."
 )
 
 

@@ -93,6 +93,15 @@ def test_learning_curves_of_two_datasets_are_refused(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "x.png").exists() and not (tmp_path / "README.md").exists()
 
 
+def test_a_name_that_is_no_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make(tmp_path / "run")
+    for name, message in {"x.word": "expected the name of a picture", "no/x.png": "No such file"}.items():
+        assert main(["--results_dir", str(tmp_path), "--curves", str(tmp_path / name)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 # ---- VAE and IWAE on the same images ----
 
 
