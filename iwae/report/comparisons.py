@@ -134,7 +134,7 @@ def paired(records: Sequence[Record], base: Path) -> str:
 def _differences(vae: Record, iwae: Record) -> np.ndarray | None:
     """NLL of the IWAE less that of the VAE for each image, [n]; None if these are no such runs or of other images."""
     a, b = vae.likelihoods, iwae.likelihoods
-    if a is None or b is None or (vae.objective, iwae.objective) != ("vae", "iwae"):
+    if a is None or b is None or len(a) < 2 or (vae.objective, iwae.objective) != ("vae", "iwae"):
         return None
     same = [{**parameters(record), "model.objective": ""} for record in (vae, iwae)]
     if same[0] != same[1] or a.name != b.name or not a.index.equals(b.index):
