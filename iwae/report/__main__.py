@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iwae import files
-from iwae.figures import plots
+from iwae.figures import style
 from iwae.report import markdown
 from iwae.report.curves import curves
 from iwae.report.paper import paper_table
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.curves:
             figure = curves(records)
             try:
-                plots.save(figure, options.curves)
+                style.save(figure, options.curves)
             except ValueError as error:
                 raise ReportError(f"{options.curves}: expected the name of a picture, got an error: {error}") from None
         if options.write:

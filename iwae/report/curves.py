@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from iwae.figures import plots
+from iwae.figures.curves import learning_curves
 from iwae.report.comparisons import one_each_seed, parameters, same_but_seed, short, varying
 from iwae.report.records import Record, ReportError
 
@@ -40,7 +40,7 @@ def curves(records: Sequence[Record]) -> Figure:
         title += "; the bound that each run maximizes"
     if any(len(members) > 1 for members in seeds):
         title += "; of several seeds, mean ± standard deviation"
-    return plots.learning_curves(lines, title)
+    return learning_curves(lines, title)
 
 
 def mean_columns(members: Sequence[Record]) -> Mapping[str, pd.Series]:

@@ -77,7 +77,9 @@ class Folder:
             raise RunError(f"{self.experiment_json}: expected the parameters of a run, found none")
         values.pop("environment", None)
         try:
-            return config.from_dict(_with_defaults(values, config.to_dict(Experiment("run"))), any_objective=any_objective)
+            return config.from_dict(
+                _with_defaults(values, config.to_dict(Experiment("run"))), any_objective=any_objective
+            )
         except ConfigError as error:
             raise RunError(f"{self.experiment_json}: {error}") from None
 
