@@ -66,8 +66,11 @@ class Folder:
         """Whether a run has begun here: whether there are parameters."""
         return self.experiment_json.exists()
 
-    def read_experiment(self) -> Experiment:
+    def read_experiment(self, *, any_objective: bool = False) -> Experiment:
         """The parameters, with the defaults of those that the version which wrote them did not have.
+
+        Args:
+            any_objective: accept an objective that is not registered here.
 
         Raises:
             RunError: there are none, or they are damaged.
@@ -77,7 +80,9 @@ class Folder:
             raise RunError(f"{self.experiment_json}: expected the parameters of a run, found none")
         values.pop("environment", None)
         try:
-            return config.from_dict(_with_defaults(values, config.to_dict(Experiment("run"))))
+            return config.from_dict(
+                _with_defaults(values, config.to_dict(Experiment("run"))), any_objective=any_objective
+            )
         except ConfigError as error:
             raise RunError(f"{self.experiment_json}: {error}") from None
 
