@@ -1,0 +1,174 @@
+"""The latent space of a data set: the aggregate posterior as a scatter plot, and the activity of the units."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from iwae import evaluation, resampling
+from iwae.config import LAST_PLOT
+from iwae.figures import style
+from iwae.figures.style import CLASSES, LINES, Array
+from iwae.runs.run import Run
+
+ScatterKind = Literal["means", "draws", "importance-resampled draws"]
+
+
+@style.styled
+def latent_scatter(
+    points: ArrayLike, labels: ArrayLike | None, title: str, kind: ScatterKind, axis_labels: tuple[str, str]
+) -> Figure:
+    """The aggregate posterior of a data set: one point [n, 2] an example, coloured by its label.
+
+    Args:
+        points: [n, 2], see `project`.
+        labels: [n] integers or None. Up to ten classes have a colour each and their number at their median, or beside
+            it where another's is; more have a colour bar.
+        kind: what was done to get a point from q(z|x): its mean, a draw, or a draw resampled by importance weight.
+        axis_labels: of the two dimensions.
+    """
+    points = style.array("points", points, "n 2")
+    if kind not in get_args(ScatterKind):
+        raise ValueError(f"kind: expected one of {', '.join(map(repr, get_args(ScatterKind)))}, got {kind!r}")
+    figure, (axes,) = style.figure(f"Aggregate posterior: {kind}", title, 7.5, 6.4)
+    order = np.random.default_rng(0).permutation(len(points))  # no class lies on top of the others
+    look: dict[str, Any] = {"s": float(np.clip(30_000 / len(points), 4, 30)), "alpha": 0.7, "linewidths": 0}
+    x, y = points[order].T
+    middles: dict[str, Array] = {}
+    if labels is None:
+        axes.scatter(x, y, color=LINES[0], **look)
+    else:
+        labels = style.array("labels", labels, "n", n=len(points))
+        classes = np.unique(labels)
+        if len(classes) > len(CLASSES):
+            coloured = axes.scatter(x, y, c=labels[order], cmap="viridis", **look)
+            opaque = matplotlib.cm.ScalarMappable(coloured.norm, coloured.cmap)
+            figure.colorbar(opaque, ax=axes, label="class", ticks=MaxNLocator(integer=True))
+        else:
+            colours = np.array(CLASSES)[np.searchsorted(classes, labels)]
+            axes.scatter(x, y, color=colours[order], **look)
+            for colour, name in zip(CLASSES, classes, strict=False):
+                axes.scatter([], [], s=36, color=colour, label=f"{name:g}")
+                middles[f"{name:g}"] = np.median(points[labels == name], axis=0)
+            figure.legend(loc="outside right center", title="class", handletextpad=0.2)
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
+    if "spread" not in axis_labels[1]:
+        axes.set_aspect("equal", adjustable="datalim")
+    figure.draw_without_rendering()  # where points of the data lie in the figure is known from here on
+    places = axes.transData.transform(np.reshape(list(middles.values()), (-1, 2)))
+    places = axes.transData.inverted().transform(_apart(places, 0.17 * figure.dpi))
+    for name, colour, place in zip(middles, CLASSES, places, strict=False):
+        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
+        axes.annotate(name, place, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+    return figure
+
+
+def project_alike(kinds: Sequence[ArrayLike]) -> tuple[list[Array], tuple[str, str]]:
+    """`project` for several kinds of points, each [n, D], on the same axes; one dimension has a histogram a kind."""
+    if np.shape(kinds[0])[1] == 1:
+        planes = [project(points) for points in kinds]
+        return [plane for plane, _ in planes], planes[0][1]
+    plane, labels = project(np.concatenate(kinds))
+    return np.split(plane, len(kinds)), labels
+
+
+def project(points: ArrayLike) -> tuple[Array, tuple[str, str]]:
+    """Latent points [n, D] as points of a plane [n, 2], and the labels of its two axes.
+
+    Two dimensions stay as they are, one is spread at random over the height of its histogram, and more are projected on
+    the two principal components, whose share of the variance the labels give.
+    """
+    points = style.array("points", points, "n D")
+    dimensions = points.shape[1]
+    if dimensions == 1:
+        counts, edges = np.histogram(points, bins=min(100, 1 + len(points) // 20))
+        height = counts[np.clip(np.searchsorted(edges, points[:, 0], "right") - 1, 0, len(counts) - 1)] / counts.max()
+        spread = np.random.default_rng(0).uniform(0, height)
+        return np.stack([points[:, 0], spread], axis=1), ("$z$", "spread at random below the histogram")
+    if dimensions == 2:
+        return points, ("$z_1$", "$z_2$")
+    centred = points - points.mean(axis=0)
+    variances, components = np.linalg.eigh(centred.T @ centred)
+    variances, components = np.maximum(variances[::-1], 0), components[:, ::-1][:, :2]
+    signs = np.sign(components[np.abs(components).argmax(axis=0), [0, 1]])  # else the sign of a component is arbitrary
+    shares = 100 * variances[:2] / max(variances.sum(), np.finfo(float).tiny)
+    labels = [f"principal component {i} ({share:.1f} % of the variance)" for i, share in enumerate(shares, start=1)]
+    return centred @ (components * signs), (labels[0], labels[1])
+
+
+def _apart(places: Array, distance: float) -> Array:
+    """Points of a plane [n, 2], those nearer to each other than a distance pushed apart."""
+    places = places + 1e-3 * distance * np.random.default_rng(0).standard_normal(places.shape)  # none on another
+    for _ in range(200):
+        between = places[:, None] - places
+        apart = np.linalg.norm(between, axis=-1, keepdims=True) + np.eye(len(places))[..., None] * distance
+        places = places + np.sum(between / apart * np.maximum(distance - apart, 0) / 2, axis=1)
+    return places
+
+
+@style.styled
+def active_units(variances: Sequence[ArrayLike], threshold: float, title: str) -> Figure:
+    """Histograms of log10 A_u, A_u = Var_x(E_q[u|x]) (Burda et al. 2015, section 5.2).
+
+    Args:
+        variances: A_u [D] of every stochastic layer, from the data upwards.
+        threshold: a unit is active if its A_u is above it.
+    """
+    layers = [style.array(f"variances of layer {i}", layer, "D") for i, layer in enumerate(variances, start=1)]
+    if not layers or threshold <= 0:
+        raise ValueError(f"expected at least one layer and a threshold above 0, got {len(layers)} and {threshold}")
+    border, floor = np.log10(threshold), 1e-6 * threshold
+    logs = [np.log10(np.maximum(layer, floor)) for layer in layers]
+    low, high = min(border - 1, *map(np.min, logs)), max(border + 1, *map(np.max, logs))
+    # A bin's edge lies on the threshold, so that no bar holds units of both kinds.
+    width = max(0.1, np.ceil((high - low) / 40 * 10) / 10)
+    edges = border + width * np.arange(np.floor((low - border) / width), np.ceil((high - border) / width) + 1)
+    height = 1.6 + 2.2 * len(layers)
+    figure, panels = style.figure("Activity of the latent units", title, 7.5, height, len(layers), sharex=True)
+    for i, (axes, log, layer) in enumerate(zip(panels, logs, layers, strict=True), start=1):
+        active = layer > threshold
+        inactive = len(layer) - active.sum()
+        axes.hist(log[active], edges, color=LINES[0], label=f"{active.sum()} of {len(layer)} units active")
+        axes.hist(log[~active], edges, color="0.75", label=f"{inactive} inactive")
+        axes.axvline(border, color=LINES[1], linestyle="--", label=f"threshold {threshold:g}")
+        axes.set_ylabel("latent units")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(layers) > 1:
+            axes.set_title(f"stochastic layer {i} ($z_{{{i}}}$)", loc="left")
+        style.legend(axes, loc="upper left", bbox_to_anchor=(1, 1))
+    lowest = f" (what is below {floor:.0e} is shown there)" if min(map(np.min, layers)) < floor else ""
+    panels[-1].set_xlabel(r"$\log_{10} A_u$, $A_u = \mathrm{Var}_x(\mathrm{E}_{q(u|x)}[u])$" + lowest)
+    return figure
+
+
+# ---- from a run ----
+
+
+def latent_space_of(run: Run) -> dict[str, Figure]:
+    """The aggregate posterior of the test examples in three kinds, projected alike, of each layer; the active units."""
+    test, labels, seed = run.images("test"), run.dataset.labels["test"], run.experiment.seed
+    means = evaluation.posterior_means(run.model, test, seed)
+    draws = [layer[0].numpy() for layer in run.model.encode(test, 1, (seed, 4))]
+    resampled = resampling.resample(run.model, test, resampling.PROPOSALS, seed)
+    kinds: dict[str, ScatterKind] = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
+    figures = {}
+    for i, points in enumerate(zip(means, draws, resampled, strict=True), start=1):
+        planes, axis_labels = project_alike(points)
+        suffix, title = of_layer(run, i)
+        for (name, kind), plane in zip(kinds.items(), planes, strict=True):
+            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(plane, labels, title, kind, axis_labels)
+    threshold = run.experiment.evaluation.active_unit_threshold
+    return figures | {LAST_PLOT: active_units(evaluation.activity(means), threshold, run.title)}
+
+
+def of_layer(run: Run, i: int) -> tuple[str, str]:
+    """Ending of a file's name, and title, of stochastic layer i (1: the lowest); of one layer nothing is said."""
+    several = len(run.model.latent_units) > 1
+    return (f"_z{i}", f"{run.title}, stochastic layer {i}") if several else ("", run.title)
+
+
+OF_EVERY_RUN: tuple[style.OfRun, ...] = (latent_space_of,)

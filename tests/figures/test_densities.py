@@ -1,0 +1,72 @@
+"""`iwae.figures.densities`: what is drawn of models of one and two dimensions."""
+
+import numpy as np
+import pytest
+from figure_checks import TITLE, Case, Wrong, refuses, says_what_it_shows
+from matplotlib.figure import Figure
+
+from iwae.figures import densities
+
+RANDOM = np.random.default_rng(5)
+
+
+def one_dimensional(n: int = 12, m: int = 15, known: bool = True, **changes) -> Figure:
+    x, z = np.linspace(-3, 3, n), np.linspace(-4, 4, m)
+    fields = {
+        "x": x,
+        "model_density": np.exp(-0.9 * x**2),
+        "encoder_mean": x,
+        "encoder_scale": np.ones(n),
+        "z": z,
+        "decoder_mean": np.tanh(z),
+        "decoder_scale": np.full(m, 0.5),
+        "posterior": np.exp(-(z**2)),
+        "q": np.exp(-(z**2) / 2),
+        "posterior_x": 0.02,
+    }
+    density = np.exp(-(x**2)) if known else None
+    return densities.one_dimensional(densities.OneDimensional(**(fields | changes)), density, TITLE)
+
+
+def two_dimensional(known: bool) -> Figure:
+    x1, x2 = np.linspace(-3, 3, 21), np.linspace(-4, 4, 23)
+    log_density = (x1, x2, -0.5 * (x1[None, :] ** 2 + x2[:, None] ** 2))
+    data, samples = RANDOM.normal(size=(30, 2)), RANDOM.normal(size=(20, 2))
+    return densities.two_dimensional_density(data, samples, TITLE, log_density if known else None)
+
+
+FIGURES: dict[str, Case] = {
+    "one dimension": (
+        one_dimensional,
+        "A one-dimensional model",
+        [("$x$", "density"), ("$z$", "density"), ("$z$", "$x$"), ("$x$", "$z$")],
+        ["data", "model", "true", "approximate", "mean", "mean ± scale", "mean", "mean ± scale"],
+    ),
+    "unknown density": (
+        lambda: one_dimensional(known=False),
+        "A one-dimensional model",
+        4 * [None],
+        ["model", "true", "approximate", "mean", "mean ± scale", "mean", "mean ± scale"],
+    ),
+    "two dimensions": (
+        lambda: two_dimensional(True),
+        "Data and model",
+        [("$x_1$", "$x_2$"), ("$x_1$", "$x_2$")],
+        ["true density"],
+    ),
+    "two dimensions, unknown": (lambda: two_dimensional(False), "Data and model", 2 * [None], []),
+}
+WRONG: dict[str, Wrong] = {
+    "on another grid": (lambda: one_dimensional(q=np.ones(12)), r"q: expected shape \[m = 15\], got \[12\]"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_say_what_they_show(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    says_what_it_shows(*FIGURES[name])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
+    refuses(*WRONG[name])
