@@ -1,0 +1,1 @@
+"""Datasets: `catalogue` knows them, `download` fetches them, `loading` gives them as arrays."""

@@ -1,10 +1,13 @@
 """Datasets: parsing, splits, a user's .npz and its mistakes, synthetic densities, binarization; true data if cached."""
 
+import dataclasses
 import gzip
 import hashlib
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import time
 import warnings
 
@@ -12,7 +15,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from iwae.data import download, loading
+from iwae.data import loading, mnist
+from iwae.data.catalogue import CATALOGUE, RemoteFile
 from iwae.data.loading import DatasetError, binarize, load_dataset
 
 SYNTHETIC = ("camel", "linear2dim", "two_clusters", "two_close_clusters", "simple_2_layers", "circle")
@@ -37,18 +41,21 @@ def mnist_files(train=405, test=7, seed=0):
 
 
 def table(contents, *folders):
-    """Entries of `download.FILES` for name -> bytes."""
+    """Files of a catalogue's entry for name -> bytes."""
     return tuple(
-        download.RemoteFile(
-            name, tuple(f"{f}/{name}" for f in folders), hashlib.sha256(content).hexdigest(), len(content)
-        )
+        RemoteFile(name, tuple(f"{f}/{name}" for f in folders), hashlib.sha256(content).hexdigest(), len(content))
         for name, content in contents.items()
     )
 
 
+def with_files(monkeypatch, dataset, *files):
+    """Let a dataset of the catalogue consist of other files."""
+    monkeypatch.setitem(CATALOGUE, dataset, dataclasses.replace(CATALOGUE[dataset], files=files))
+
+
 def place(monkeypatch, cache, dataset, contents):
     """Put files into the cache as if they had been fetched."""
-    monkeypatch.setitem(download.FILES, dataset, table(contents))
+    with_files(monkeypatch, dataset, *table(contents))
     (cache / dataset).mkdir(parents=True)
     for name, content in contents.items():
         (cache / dataset / name).write_bytes(content)
@@ -80,12 +87,13 @@ def test_parsed_once_and_parsed_again_when_damaged(monkeypatch, tmp_path):
     parsed = tmp_path / "mnist" / loading.PARSED
     good = parsed.read_bytes()
 
-    monkeypatch.setitem(loading._PARSERS, "mnist", None)  # parsing now would fail
+    parse = mnist.parse
+    monkeypatch.setattr(mnist, "parse", None)  # parsing now would fail
     again = load_dataset("mnist", tmp_path)
     np.testing.assert_array_equal(again.test, first.test)
     np.testing.assert_array_equal(again.train_std, first.train_std)
     assert again.fingerprint == first.fingerprint
-    monkeypatch.setitem(loading._PARSERS, "mnist", loading._parse_mnist)
+    monkeypatch.setattr(mnist, "parse", parse)
 
     random = np.random.default_rng(5)
     # A header that asks for less than is there, so that a reader never comes to the checksum at the end.
@@ -106,6 +114,44 @@ def test_parsed_once_and_parsed_again_when_damaged(monkeypatch, tmp_path):
     assert [path.name for path in parsed.parent.glob("*.part")] == []
 
 
+def inverted(path):
+    """The arrays of a parsed file, its images inverted and all else as it is: a well-formed .npz."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    return {key: 255 - x if key[0] == "x" else x for key, x in arrays.items()}
+
+
+def test_parsed_images_that_were_exchanged_are_not_taken_for_the_dataset(monkeypatch, tmp_path):
+    """The fingerprint in the file stays that of the true images; so it cannot be what is believed."""
+    contents, _ = mnist_files()
+    place(monkeypatch, tmp_path, "mnist", contents)
+    first = load_dataset("mnist", tmp_path)
+    parsed = tmp_path / "mnist" / loading.PARSED
+    seal = parsed.read_bytes()[-loading.SEAL :]
+    for end in (b"", seal):
+        np.savez(parsed, **inverted(parsed))
+        parsed.write_bytes(parsed.read_bytes() + end)
+        again = load_dataset("mnist", tmp_path)
+        np.testing.assert_array_equal(again.test, first.test)
+        assert again.fingerprint == first.fingerprint
+
+
+def test_parsed_arrays_belong_to_their_files(monkeypatch, tmp_path):
+    """Not to the files of another dataset, nor to those that the catalogue named before."""
+    contents, _ = mnist_files()
+    place(monkeypatch, tmp_path, "mnist", contents)
+    load_dataset("mnist", tmp_path)
+    other, (_, _, x_test, _) = mnist_files(seed=1)
+    place(monkeypatch, tmp_path, "fashion_mnist", other)
+    parsed = (tmp_path / "mnist" / loading.PARSED).read_bytes()
+    (tmp_path / "fashion_mnist" / loading.PARSED).write_bytes(parsed)
+    expected = np.float32(x_test.reshape(7, 784) / 255)
+    np.testing.assert_array_equal(load_dataset("fashion_mnist", tmp_path).test, expected)
+    with_files(monkeypatch, "mnist", *table(other))
+    with pytest.raises(DatasetError, match="train-images-idx3-ubyte.gz is .*, expected"):
+        load_dataset("mnist", tmp_path)
+
+
 def test_read_only_cache_without_parsed_arrays_is_used(monkeypatch, tmp_path):
     contents, (_, _, x_test, _) = mnist_files()
     place(monkeypatch, tmp_path, "mnist", contents)
@@ -113,7 +159,7 @@ def test_read_only_cache_without_parsed_arrays_is_used(monkeypatch, tmp_path):
     def refuse(path):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(download, "replacing", refuse)
+    monkeypatch.setattr(loading, "replacing", refuse)
     np.testing.assert_array_equal(load_dataset("mnist", tmp_path).test, np.float32(x_test.reshape(7, 784) / 255))
 
 
@@ -178,6 +224,32 @@ def test_cache_is_named_by_the_environment(monkeypatch, tmp_path):
     place(monkeypatch, tmp_path, "mnist", contents)
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
     assert load_dataset("mnist").test.shape == (7, 784)
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/mine.npz", "mnist", "a\0.npz"])
+def test_paths_that_are_none(name):
+    with pytest.raises(
+        DatasetError, match="no-such-user/.*: expected the home folder of a user, found none|a path"
+    ) as e:
+        load_dataset(name, "~no-such-user/cache")
+    assert "\n" not in str(e.value) and not os.path.exists("~no-such-user")
+
+
+def test_the_catalogue_agrees_with_the_data():
+    for name in ("digits", *SYNTHETIC):
+        entry, data = CATALOGUE[name], load_dataset(name, synthetic_examples=20)
+        assert (entry.name, entry.dimension, entry.kind) == (name, data.train.shape[1], data.kind)
+        assert data.image_shape == (entry.shape if len(entry.shape) == 2 else None)
+        assert entry.synthetic == entry.about.startswith("synthetic") == (name != "digits")
+        assert entry.sizes in (None, (len(data.train), len(data.valid), len(data.test)))
+
+
+def test_the_catalogue_is_light():
+    """It imports the standard library only: what it is imported with decides how long every command takes to start."""
+    code = "import sys; before = {*sys.modules}; import iwae.data.catalogue; print(*{*sys.modules} - before)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    top = {module.split(".")[0] for module in output.split()}
+    assert top - sys.stdlib_module_names == {"iwae"}
 
 
 def test_unknown_name():
@@ -394,6 +466,11 @@ WRONG = {
         changed(x_train=with_value(254.0)),
         r"x_train: expected values in \[0, 1\], found 0 to 254, first 254 at \[3, 1, 2\]; grey values 0..255 .* uint8",
     ),
+    "hardly above": (
+        changed(x_train=with_value(1.0000001)),
+        r"found 0 to 1\.0000001, first 1\.0000001 at \[3, 1, 2\]$",
+    ),
+    "hardly above, float32": (changed(x_train=with_value(1.0000001, dtype=np.float32)), r"0 to 1\.0000001, first 1\.0"),
     "negative": (changed(x_train=with_value(-0.5)), r"found -0.5 to 0, first -0.5 at \[3, 1, 2\]$"),
     "above 255": (changed(x_train=with_value(300.0)), r"found 0 to 300, first 300 at \[3, 1, 2\]$"),
     "integers": (
@@ -453,7 +530,8 @@ def test_nothing_is_unpickled(tmp_path):
 
 def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(DatasetError, match="none.npz: no such file"):
-        load_dataset(tmp_path / "none.npz")
+        load_dataset(tmp_path / "none" / "none.npz")
+    assert not (tmp_path / "none").exists()
     path = save(tmp_path / "cut.npz", **users())
     whole = path.read_bytes()
     for content in (b"", b"x_train", whole[:1000], whole[:200] + b"!" + whole[201:]):
@@ -494,6 +572,8 @@ def test_other_binarizations():
 def test_binarize_refuses():
     with pytest.raises(ValueError, match="binarization: expected stochastic, fixed, threshold or none, got 'dynamic'"):
         binarize(np.zeros((2, 3)), "dynamic", 0)
+    with pytest.raises(ValueError, match=r"got 0\.5 to 1\.0000001$"):
+        binarize(np.array([[0.5, 1.0000001]]), "fixed", 0)
     for bad in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match=r"binarization: expected values in \[0, 1\]"):
             binarize(np.array([[0.5, bad]]), "stochastic", 0)
@@ -513,6 +593,13 @@ def cached():
             pytest.skip(str(error))
 
     return load
+
+
+@pytest.mark.parametrize("name", ["mnist", "binarized_mnist", "omniglot", "fashion_mnist"])
+def test_the_catalogue_agrees_with_true_data(cached, name):
+    entry, data = CATALOGUE[name], cached(name)
+    assert entry.sizes == (len(data.train), len(data.valid), len(data.test))
+    assert (entry.kind, entry.shape) == (data.kind, data.image_shape)
 
 
 def test_true_mnist(cached):

@@ -1,0 +1,116 @@
+"""A user's own data: an .npz, and one clear line about what is wrong with it."""
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from iwae.data.catalogue import DatasetError, Kind
+from iwae.data.dataset import SPLITS, Array, Dataset, assemble, pixels
+
+KEYS = tuple(f"{what}_{split}" for what in "xy" for split in SPLITS)
+
+
+def read_npz(path: Path | BinaryIO, keys: Sequence[str]) -> dict[str, Array]:
+    """Those of `keys` that are in an .npz. Members are read to the end, where their checksum is; none is unpickled."""
+    with zipfile.ZipFile(path) as archive:
+        members = {key: f"{key}.npy" for key in keys if f"{key}.npy" in archive.namelist()}
+        return {key: np.load(io.BytesIO(archive.read(member)), allow_pickle=False) for key, member in members.items()}
+
+
+def load(path: Path, allow_real: bool) -> Dataset:
+    """The dataset of an .npz, as `loading.load_dataset` describes it; a DatasetError if it does not keep to that."""
+    try:
+        arrays = read_npz(path, KEYS)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file") from None
+    except Exception as error:  # readers of zip and npy raise many types on bytes that are neither
+        why = " ".join(str(error).split())
+        raise DatasetError(f"{path}: expected an .npz of plain arrays; reading it gave: {why}") from error
+    for key in ("x_train", "x_test"):
+        if key not in arrays:
+            found = ", ".join(np.load(path, allow_pickle=False).files) or "nothing"
+            raise DatasetError(f"{path}: {key} is missing; expected x_train and x_test, found {found}")
+    raw = {split: arrays[f"x_{split}"] for split in SPLITS if f"x_{split}" in arrays}
+    for split, x in raw.items():
+        _check_shape(f"{path}: x_{split}", x, raw["train"].shape[1:])
+    inside = [_check_values(f"{path}: x_{split}", x, allow_real) for split, x in raw.items()]
+    labels = {split: arrays[f"y_{split}"] for split in SPLITS if f"y_{split}" in arrays}
+    for split, y in labels.items():
+        if split in raw or split != "valid":
+            _check_labels(f"{path}: y_{split}", y, len(raw[split]))
+        else:
+            raise DatasetError(f"{path}: y_valid is there, but x_valid is missing")
+    if "valid" not in raw:
+        count = min(max(len(raw["train"]) // 10, 1), 10_000)
+        if len(raw["train"]) == count:
+            raise DatasetError(f"{path}: x_train: expected at least 2 examples without x_valid, which takes 1; got 1")
+        for part in (raw, labels):
+            if "train" in part:
+                part["train"], part["valid"] = part["train"][:-count], part["train"][-count:]
+    return _dataset(path.stem, raw, labels, are_pixels=all(inside))
+
+
+def _dataset(name: str, raw: Mapping[str, Array], labels: Mapping[str, Array], are_pixels: bool) -> Dataset:
+    integers = [x for x in raw.values() if x.dtype.kind != "f"]
+    white = 255 if any(x.max() > 1 for x in integers) else 1
+    examples = {split: pixels(x, white) for split, x in raw.items()}
+    shape: tuple[int, ...] = raw["train"].shape[1:]
+    side = math.isqrt(shape[0])
+    if are_pixels and len(shape) == 1 and side > 1 and side * side == shape[0]:
+        shape = (side, side)
+    binary = are_pixels and all(((x == 0) | (x == 1)).all() for x in examples.values())
+    kind: Kind = "binary" if binary else "grey" if are_pixels else "continuous"
+    return assemble(name, examples, labels, kind, shape)
+
+
+def _check_shape(what: str, x: Array, expected: tuple[int, ...]) -> None:
+    if x.ndim not in (2, 3) or 0 in x.shape:
+        raise DatasetError(f"{what}: expected [n, D] or [n, height, width] with at least one example, got {_shape(x)}")
+    if x.shape[1:] != expected:
+        raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {_shape(x)}")
+
+
+def _shape(x: Array) -> str:
+    return f"[{', '.join(map(str, x.shape))}]"
+
+
+def _check_values(what: str, x: Array, allow_real: bool) -> bool:
+    """Whether all values are pixels; an error if there are others that may not be."""
+    if x.dtype.kind not in "biuf":
+        raise DatasetError(f"{what}: expected integers 0..255 or floats, got dtype {x.dtype}")
+    is_float = x.dtype.kind == "f"
+    if is_float and (bad := ~(np.abs(x) <= np.finfo(np.float32).max)).any():  # NaN, too
+        raise DatasetError(f"{what}: expected finite float32 numbers, found {_first(x, bad)}")
+    limit, expected = (1, "values in [0, 1]") if is_float else (255, "integers 0..255")
+    outside = (x < 0) | (x > limit)
+    if not outside.any() or (is_float and allow_real):
+        return not outside.any()
+    hint = (
+        "; grey values 0..255 are to be divided by 255, or saved as uint8"
+        if is_float and x.min() >= 0 and 2 <= x.max() <= 255
+        else ""
+    )
+    raise DatasetError(
+        f"{what}: expected {expected}, found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}{hint}"
+    )
+
+
+def _first(x: Array, bad: Array) -> str:
+    index = np.unravel_index(bad.argmax(), x.shape)
+    return f"{number(x[index])} at [{', '.join(map(str, index))}]"
+
+
+def number(x: np.generic) -> str:
+    """Short, with as many digits as tell it from its neighbours: 1 is not 1.0000001."""
+    short = f"{x:g}"
+    return str(x) if float(short) != x and np.isfinite(x) else short
+
+
+def _check_labels(what: str, y: Array, count: int) -> None:
+    if y.dtype.kind not in "biu" or y.shape != (count,):
+        raise DatasetError(f"{what}: expected integers [{count}], one an example, got {y.dtype} {_shape(y)}")
