@@ -57,7 +57,7 @@ def _fixed_binarization() -> Iterator[tuple[str, Preset]]:
 
 
 def _table2() -> Iterator[tuple[str, Preset]]:
-    """Each of two finished runs goes on with the other's objective, with rate and the epochs of the last stage."""
+    """Each of two finished runs goes on with the other's objective, with the rate and the epochs of the last stage."""
     training = Training(schedule="constant", learning_rate=1e-4, epochs=3 ** (Training().stages - 1))
     ends = [("vae", 1), ("iwae", 50)]
     for (objective, k), (next_objective, next_k) in (ends, ends[::-1]):
