@@ -359,9 +359,7 @@ class Experiment(Section):
     """Seed of everything random: the same seed gives the same run. Not stated in the paper."""
 
     tasks: Selection[TaskName] = ("train", "evaluate", "plot")
-    """What is done, in this order: train, evaluate, plot, and what is not done unless asked for: posterior (Hamiltonian
-    Monte Carlo beside draws of q, for chosen inputs), tightness (annealed importance sampling beside L_k, and Pareto
-    k-hat), snr (signal-to-noise ratio of the gradients over k)."""
+    """What is done, in this order; what comes after plot only if it is asked for."""
 
     results_dir: Path = "results"
     """Folder that holds the folders of the runs."""
@@ -383,6 +381,8 @@ class Experiment(Section):
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, MadeName):
             return super().__post_init__()
+        if self.accept_changes is True:
+            raise ConfigError("accept_changes: expected False without a name (a made one changes with it), got True")
         object.__setattr__(self, "name", "made")
         super().__post_init__()  # checks and converts the rest
         object.__setattr__(self, "name", MadeName(_made_name(self)))

@@ -228,8 +228,7 @@ def replace(section: _Section, changes: Mapping[str, Any]) -> _Section:
     Raises:
         ConfigError: for a name that is no parameter's and for a value that is refused.
     """
-    values = plain(section)
-    known = flatten(section)
+    values, known = plain(section), flatten(section)
     for name, value in changes.items():
         if name not in known:
             near = did_you_mean(name, known)

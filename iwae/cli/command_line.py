@@ -238,7 +238,9 @@ def _help(default: Experiment) -> str:
         for last, text in help_texts(section).items():
             name = last if section is Experiment else f"{title}.{last}"
             kind = _parameters()[name]
-            if kind.rule.choices and kind.rule.expected:
+            if name == "tasks":
+                text += "".join(f" {task}: {of.about}." for task, of in config.TASKS.items())
+            elif kind.rule.choices and kind.rule.expected:
                 text += f" Expects {kind.rule.expected}."
             about = f"{text} (default: {written(values[name])})".replace("%", "%%")
             group.add_argument(_option(name), metavar=_metavar(kind), help=about)

@@ -77,13 +77,9 @@ def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list
 
 def _told(error: BaseException, path: str | os.PathLike) -> str:
     """An error that a file raised, in one line with the last line of the file that led to it."""
-    if isinstance(error, SyntaxError):
-        line, error = error.lineno, SyntaxError(error.msg)
-    else:
-        trace = traceback.extract_tb(error.__traceback__)
-        line = next((frame.lineno for frame in reversed(trace) if frame.filename == os.fspath(path)), None)
-    where = f"line {line}: " if line else ""
-    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    trace = traceback.extract_tb(error.__traceback__)
+    lines = [f"line {frame.lineno}: " for frame in trace if frame.filename == os.fspath(path)]
+    return f"{''.join(lines[-1:])}{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _plain(value: Any) -> Any:
