@@ -4,7 +4,6 @@ import importlib
 
 from iwae import device
 from iwae.config import ConfigError, Data, Evaluation, Experiment, Model, Training
-from iwae.experiment import RunError, load_run, run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,12 +12,12 @@ __all__ = [
 ]  # fmt: skip
 
 # Imported when first used, so that `import iwae` does not wait for TensorFlow.
-_LAZY = {"IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.data.loading", "load_dataset")}
+_LAZY = {"run": ("iwae.experiment", "run"), "load_run": ("iwae.experiment", "load_run"), "RunError": ("iwae.runs.folder", "RunError"), "IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.data.loading", "load_dataset")}
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        if name == "IWAE":
+        if name in ("IWAE", "run", "load_run"):
             device.start_tensorflow()
         module, attribute = _LAZY[name]
         return getattr(importlib.import_module(module), attribute)

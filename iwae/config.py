@@ -368,7 +368,7 @@ class Experiment(Section):
     """Start afresh where a run of this name exists; its files are deleted."""
 
     accept_changes: bool = False
-    """Continue an unfinished run of this name although parameters of training differ, such as its learning rate; the
+    """Continue an unfinished run of a given name although parameters of training differ, such as its learning rate; the
     change is noted in experiment.json."""
 
     data: Data = field(default_factory=Data)
@@ -382,7 +382,7 @@ class Experiment(Section):
         if self.name is not None and not isinstance(self.name, MadeName):
             return super().__post_init__()
         if self.accept_changes is True:
-            raise ConfigError("accept_changes: expected False without a name (a made one changes with it), got True")
+            raise ConfigError("accept_changes: expected False without a name (one that is made changes too), got True")
         object.__setattr__(self, "name", "made")
         super().__post_init__()  # checks and converts the rest
         object.__setattr__(self, "name", MadeName(_made_name(self)))
