@@ -1,9 +1,11 @@
 """Variational and importance weighted autoencoders (Burda, Grosse & Salakhutdinov 2015) in TensorFlow and Keras."""
 
 import importlib
+from typing import Any
 
 from iwae import device
-from iwae.config import ConfigError, Data, Evaluation, Experiment, Model, Training
+from iwae.config import Data, Evaluation, Experiment, Model, Training
+from iwae.sections import ConfigError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -11,16 +13,23 @@ __all__ = [
     "load_dataset", "load_run", "run",
 ]  # fmt: skip
 
-# Imported when first used, so that `import iwae` does not wait for TensorFlow.
-_LAZY = {"run": ("iwae.experiment", "run"), "load_run": ("iwae.experiment", "load_run"), "RunError": ("iwae.runs.folder", "RunError"), "IWAE": ("iwae.model", "IWAE"), "load_dataset": ("iwae.data.loading", "load_dataset")}
+# Imported when first used, so that `import iwae` waits neither for TensorFlow nor for NumPy: where, and the name there.
+_LAZY = {
+    "IWAE": ("iwae.model", "IWAE"),
+    "bounds": ("iwae.bounds", None),
+    "load_dataset": ("iwae.data.loading", "load_dataset"),
+    "load_run": ("iwae.experiment", "load_run"),
+    "run": ("iwae.experiment", "run"),
+    "RunError": ("iwae.runs.folder", "RunError"),
+}
+_WITH_TENSORFLOW = ("IWAE", "bounds", "load_run", "run")
 
 
-def __getattr__(name: str):
-    if name in _LAZY:
-        if name in ("IWAE", "run", "load_run"):
-            device.start_tensorflow()
-        module, attribute = _LAZY[name]
-        return getattr(importlib.import_module(module), attribute)
-    if name == "bounds":
-        return importlib.import_module("iwae.bounds")
-    raise AttributeError(f"module 'iwae' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'iwae' has no attribute {name!r}")
+    if name in _WITH_TENSORFLOW:
+        device.start_tensorflow()
+    module, attribute = _LAZY[name]
+    found = importlib.import_module(module)
+    return found if attribute is None else getattr(found, attribute)

@@ -28,10 +28,6 @@ import numpy as np
 from iwae import config, device
 
 PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
-ARCHITECTURES: dict[int, dict[str, Any]] = {  # the paper's, by the number of stochastic layers
-    1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
-    2: {"latent_units": (100, 50), "hidden_units": ((200, 200), (100, 100))},
-}
 EVALUATION_K = 5000
 
 
@@ -51,12 +47,12 @@ class Case(NamedTuple):
 
 def all_cases() -> list[Case]:
     cases = []
-    for layers, k, objective in itertools.product(ARCHITECTURES, (1, 5, 50), ("vae", "iwae")):
+    for layers, k, objective in itertools.product(config.PAPER_NETWORKS, (1, 5, 50), ("vae", "iwae")):
         cases.append(Case("train", layers, k, objective))
         if objective == "iwae":
             estimators = ("sampled", "sticking_the_landing", "dreg")
             cases += [Case("train", layers, k, objective, name) for name in estimators]
-    return cases + [Case("evaluate", layers, EVALUATION_K) for layers in ARCHITECTURES] + [Case("start", 1, 50)]
+    return cases + [Case("evaluate", layers, EVALUATION_K) for layers in config.PAPER_NETWORKS] + [Case("start", 1, 50)]
 
 
 SCALING_K = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -109,14 +105,14 @@ def prepare(case: Case):
     import keras
     import tensorflow as tf
 
-    from iwae import evaluation, training
+    from iwae import batches, evaluation
     from iwae.model import IWAE
 
     generator = np.random.default_rng(1)
     images = generator.random((EXAMPLES if case.task == "start" else 100 * BATCH, PIXELS), np.float32) * 0.3
     model = IWAE(
-        PIXELS, k=case.k, objective=case.objective, estimator=case.estimator, data_mean=images.mean(axis=0),
-        **ARCHITECTURES[case.layers],
+        PIXELS, k=case.k, objective=case.objective, estimator=case.estimator, data_moments=(images.mean(axis=0), images.std(axis=0)),
+        **config.PAPER_NETWORKS[case.layers],
     )  # fmt: skip
     if case.task == "evaluate":
         binary = (images[: evaluation.batch_size(case.k)] > 0.15).astype(np.float32)
@@ -129,13 +125,13 @@ def prepare(case: Case):
             return (time.perf_counter() - started) / len(binary)
 
         return model, evaluate
-    model.hold(training.ResidentImages(images, stochastic=True))
+    model.hold(batches.ResidentImages(images, stochastic=True))
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
     rows = 100 if case.k <= 5 else 25
     # As `fit` calls it, which is not what `train_on_batch` does: its threads are others, with memory of their own.
     blocks = iter(
         tf.data.Dataset.from_generator(
-            lambda: training.index_blocks(len(images), BATCH, rows, seed=1),
+            lambda: batches.index_blocks(len(images), BATCH, rows, seed=1),
             output_signature=(tf.TensorSpec([None, BATCH], tf.int32),),
         ).prefetch(tf.data.AUTOTUNE)
     )
@@ -248,10 +244,10 @@ def parse_case(text: str) -> Case:
     try:
         task, layers, k, *rest = text.split(":")
         case = Case(task, int(layers), int(k), *rest)
-        if case.task not in ("train", "evaluate", "start") or case.layers not in ARCHITECTURES:
+        if case.task not in ("train", "evaluate", "start") or case.layers not in config.PAPER_NETWORKS:
             raise ValueError("of tasks there are train, evaluate and start, of layers 1 and 2")
         parameters: dict[str, Any] = {"k": case.k, "objective": case.objective, "estimator": case.estimator}
-        config.Experiment("benchmark", model=config.Model(**parameters, **ARCHITECTURES[case.layers]))
+        config.Experiment("benchmark", model=config.Model(**parameters, **config.PAPER_NETWORKS[case.layers]))
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]: {error}") from None
     return case
@@ -281,10 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json:
         print(table(rows))
     if options.plot:
-        from iwae.figures import plots
+        from iwae.figures import curves, style
 
         title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.describe()}"
-        plots.save(plots.time_against_k(rows, title), Path(options.plot))
+        style.save(curves.time_against_k(rows, title), Path(options.plot))
     return 0
 
 

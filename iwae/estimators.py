@@ -86,8 +86,8 @@ def sticking_the_landing(
 ) -> Result:
     """Without the score term of log q, whose expectation is zero for L_1 (Roeder, Wu & Duvenaud 2017).
 
-    Unbiased for the VAE, where it is `dreg`. For the IWAE bound with k > 1 the gradient of the encoder is biased (Tucker
-    et al. 2018).
+    Unbiased for the VAE, where it is `dreg`. For the IWAE bound with k > 1 the encoder's gradient is biased (Tucker et
+    al. 2018).
     """
     with tf.GradientTape() as tape:
         terms = model.log_weight_terms(x, noise, stop_posterior=True)
@@ -98,13 +98,13 @@ def sticking_the_landing(
 def dreg(
     model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, seed: tf.Tensor
 ) -> Result:
-    """Doubly reparameterized gradient (Tucker et al. 2018, eq. 8), for any number of layers and any bound with curvature.
+    """Doubly reparameterized gradient (Tucker et al. 2018, eq. 8): any number of layers, any bound with a curvature.
 
-    All layers of z_i are one sample of q(z | x). With c_i the derivative of the bound in log w_i, the encoder's gradient
-    is sum_i (c_i - d c_i / d log w_i) (d log w_i / d z_i) (d z_i / d phi), with q's parameters held fixed in log w, every
-    layer of z_i a variable of its own in the derivative of log w_i, and each layer's dependence on those below it in that
-    of z_i. For L_k the factor is w~_i^2; for L_1, 1 / k, and this is sticking the landing. The decoder's gradient is the
-    usual one. Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
+    All layers of z_i are one sample of q(z | x). With c_i the derivative of the bound in log w_i, the encoder's
+    gradient is sum_i (c_i - d c_i / d log w_i) (d log w_i / d z_i) (d z_i / d phi), with q's parameters held fixed in
+    log w, every layer of z_i a variable of its own in the derivative of log w_i, and each layer's dependence on those
+    below it in that of z_i. For L_k the factor is w~_i^2; for L_1, 1 / k, and this is sticking the landing. The
+    decoder's gradient is the usual one. Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
     """
     for_encoder = getattr(objective, "for_encoder", objective)
     with tf.GradientTape(persistent=True) as tape:

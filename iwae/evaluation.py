@@ -20,6 +20,13 @@ ROWS = 2000  # samples x images at once
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
 
+ENTRIES = (
+    "examples", "k", "nll", "nll_stderr", "bounds", "elbo", "reconstruction", "kl", "active_units",
+    "effective_sample_size", "nll_active_units_only", "true_log_likelihood",
+)  # fmt: skip
+"""What an evaluation writes into the entry of a split in evaluation.json; tasks add others."""
+
+
 class NonFiniteLogWeight(ArithmeticError):
     """A log weight is infinite or not a number; no mean over images can be trusted."""
 

@@ -9,23 +9,21 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iwae import bounds, config, device, evaluation, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
+from iwae.diagnostics import plot
+from iwae.figures import style
 from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Run, prepared_images
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def run(experiment: Experiment) -> Run:
@@ -133,7 +131,7 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
         hidden_units=settings.hidden_units,
-        objective=bounds.from_settings(settings),
+        objective=bounds.of(settings),
         k=settings.k,
         likelihood=settings.likelihood,
         estimator=settings.estimator,
@@ -225,7 +223,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
     if "evaluate" in left:
         run = _evaluated(run)
     if "plot" in left:
-        _save_figures(run, figures.of_run(run))
+        style.save_all(plot.figures_of(run), run.folder.plots)
     for task in config.TASKS:
         if task in left and "test" not in run.evaluation:
             raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
@@ -234,7 +232,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             entries, drawn = module.run(run)
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
-            _save_figures(run, drawn)
+            style.save_all(drawn, run.folder.plots)
     return run
 
 
@@ -256,13 +254,6 @@ def _evaluated(run: Run) -> Run:
         of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
         results[split] |= {name: run.evaluation[split][name] for name in of_others}
     return run.with_evaluation(results)
-
-
-def _save_figures(run: Run, drawn: Mapping[str, "Figure"]) -> None:
-    """Writes figures into plots/, each of them whole; those of other tasks stay."""
-    run.folder.plots.mkdir(exist_ok=True)
-    for name, figure in drawn.items():
-        plots.save(figure, run.folder.plots / f"{name}.png")
 
 
 def _environment(dataset: loading.Dataset) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training: Keras's `fit` on blocks of updates, and what goes on beside them.
 
-How a run flows: `batches.index_blocks` yields blocks of shuffled indices [S, B] -> Keras `fit` -> `IWAE.train_step` runs
-S updates in one compiled loop on `batches.ResidentImages` -> `callbacks` at block and epoch ends. Everything random
+How a run flows: `batches.index_blocks` yields blocks of shuffled indices [S, B] -> Keras `fit` -> `IWAE.train_step`
+runs S updates in one compiled loop on `batches.ResidentImages` -> `callbacks` at block and epoch ends. Everything random
 depends on the experiment's seed and on the number of the update or epoch alone, so a continued run is the uninterrupted
 one.
 """

@@ -3,21 +3,23 @@
 q(z | x) is what the recognition network gives. An IWAE with k samples is a VAE whose posterior is q_IW, the density of
 one of k draws from q picked by its normalized weight (Cremer, Morris & Duvenaud 2017, "Reinterpreting
 importance-weighted autoencoders"); k = 1 is q. Hamiltonian Monte Carlo on the true posterior of models of any size is
-in `iwae.annealing`.
+in `iwae.diagnostics.annealing`.
 """
 
 import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 from scipy import special
 
-from iwae import estimators, layers, rng
+from iwae import layers
 from iwae.diagnostics import annealing
-from iwae.figures import of_run
+from iwae.figures.posterior import chosen_inputs, latent_pairs_of, posterior_input_of
 from iwae.runs.run import Run
 
 ENTRIES = ("posterior",)  # of evaluation.json
@@ -141,27 +143,6 @@ def _share(log_weight, log_weights, k):
     return k * np.exp(np.interp(log_weight, table, values) + np.minimum(log_weight - low, 0))
 
 
-def resample(model, images: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
-    """One draw of q_IW for each image [n, D] by sampling importance resampling: k from q, one picked by its weight.
-
-    -> for each stochastic layer, from the data upwards, [n, D_l]. Repeat an image to have several draws.
-    """
-    batch = min(len(images), max(1, ROWS // k))
-
-    @tf.function(jit_compile=True)
-    def compiled(x, seed):
-        terms = model.log_weight_terms(x, model.draw_noise(k, batch, rng.fold(seed, 0)))
-        picked = tf.one_hot(estimators.draw_index(terms.log_weights(), rng.fold(seed, 1)), k, axis=0)
-        return [tf.reduce_sum(picked[..., None] * z, axis=0) for z in terms.samples]
-
-    results = []
-    for start in range(0, len(images), batch):
-        chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)  # the last batch is filled up, then cut
-        values = compiled(tf.constant(images[chosen], tf.float32), rng.stream(seed, start, "resample"))
-        results.append([value.numpy()[: len(images) - start] for value in values])
-    return [np.concatenate(layer) for layer in zip(*results, strict=True)]
-
-
 def _compiled_log_joint(model):
     """log p(x, z), a function of x [D] and z [N, d] -> [N], nats."""
 
@@ -218,12 +199,12 @@ def _divergence(density, log_true):
     return float(np.sum(density[inside] * (np.log(density[inside]) - true)))
 
 
-def run(run: Run) -> tuple[dict, dict]:
+def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Task "posterior": Hamiltonian Monte Carlo on the true posterior of chosen inputs, beside draws of q and q_IW.
 
     -> the entries of evaluation.json and the figures, by name.
     """
-    numbers, seed, settings = of_run.chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
+    numbers, seed, settings = chosen_inputs(run), run.experiment.seed, run.experiment.evaluation
     images, chains = run.images("test")[numbers], 32
     truth = annealing.hamiltonian_monte_carlo(
         run.model, images, chains, 25, seed, steps=settings.ais_steps, label="Hamiltonian Monte Carlo"
@@ -235,10 +216,10 @@ def run(run: Run) -> tuple[dict, dict]:
         "acceptance": truth.acceptance.tolist(),
         "r_hat": truth.r_hat.tolist(),
     }
-    made = of_run.latent_pairs(run, numbers, truth)
+    made = latent_pairs_of(run, numbers, truth.latents, truth.r_hat)
     if applies(run.model):
         grids = on_grid(run.model, images, seed)
         entry["log_likelihood"] = [grid.log_evidence for grid in grids]
         entry["kl"] = {str(k): [grid.kl[k] for grid in grids] for k in grids[0].kl}
-        made |= of_run.posterior_input(run, numbers, grids)
+        made |= posterior_input_of(run, numbers, grids)
     return {"posterior": entry}, made

@@ -6,11 +6,16 @@ for the decoder it rises as sqrt(k). Tucker et al. 2018 cure the former (`iwae.e
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from iwae import bounds, estimators, progress, rng
+from iwae.figures import curves
+from iwae.figures.posterior import chosen_inputs
+from iwae.runs.run import Run
 
 ENTRIES = ("gradient_snr",)  # of evaluation.json
 MAX_REPEATS = 1000
@@ -103,9 +108,12 @@ def _ratios(model, x, k, repeats, seed, names):
     return ratios
 
 
-def run(run: Run) -> tuple[dict, dict]:
-    """Task "snr": the ratios over k, for the chosen inputs. -> the entries of evaluation.json and the figures, by name."""
-    settings, numbers = run.experiment.evaluation, of_run.chosen_inputs(run)
+def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Task "snr": the ratios over k, for the chosen inputs.
+
+    -> the entries of evaluation.json and the figures, by name.
+    """
+    settings, numbers = run.experiment.evaluation, chosen_inputs(run)
     ratios = signal_to_noise(
         run.model,
         run.images("test")[numbers],
@@ -117,4 +125,4 @@ def run(run: Run) -> tuple[dict, dict]:
     pairs = {name: (encoder, decoder) for name, (encoder, decoder) in ratios.items()}
     values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
     entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
-    return {"gradient_snr": entry}, {"gradient_snr": plots.gradient_snr(settings.snr_k, pairs, run.title)}
+    return {"gradient_snr": entry}, {"gradient_snr": curves.gradient_snr(settings.snr_k, pairs, run.title)}

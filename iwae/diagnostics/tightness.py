@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 from scipy import special
 
 from iwae import bounds, evaluation, rng
 from iwae.diagnostics import annealing
+from iwae.figures import curves
+from iwae.runs.run import Run
 
 ENTRIES = ("ais", "bidirectional", "pareto_k", "warning")  # of evaluation.json
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
@@ -199,7 +202,7 @@ def summarize(values: dict[str, np.ndarray], bracket: dict[str, np.ndarray], set
     return result
 
 
-def run(run: Run) -> tuple[dict, dict]:
+def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Task "tightness": AIS beside L_k, bidirectional Monte Carlo on simulated examples, and Pareto k-hat.
 
     -> the entries of evaluation.json and the figures, by name.
@@ -209,5 +212,5 @@ def run(run: Run) -> tuple[dict, dict]:
     how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
     values = per_image(run.model, images, *how)
     bracket = bidirectional(run.model, len(images), *how)
-    figure = plots.tightness(**values, title=run.title, k=settings.k)
+    figure = curves.tightness(values, run.title, settings.k)
     return summarize(values, bracket, settings), {"tightness": figure}

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation, resampling
-from iwae.config import LAST_PLOT
 from iwae.figures import style
 from iwae.figures.style import CLASSES, LINES, Array
+from iwae.runs.folder import LAST_PLOT
 from iwae.runs.run import Run
 
 ScatterKind = Literal["means", "draws", "importance-resampled draws"]

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from iwae import files
-from iwae.config import LAST_PLOT
+from iwae.runs.folder import LAST_PLOT
 from iwae.runs.run import Run
 
 Array = np.ndarray
@@ -56,7 +56,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def save_all(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Writes figures as `folder`/NAME.png; other files there stay, and `config.LAST_PLOT` is written last."""
+    """Writes figures as `folder`/NAME.png; other files there stay, and `LAST_PLOT` is written last."""
     folder.mkdir(exist_ok=True)
     for name in sorted(figures, key=lambda name: name == LAST_PLOT):
         save(figures[name], folder / f"{name}.png")

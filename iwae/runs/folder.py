@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from iwae import config, files
-from iwae.config import ConfigError, Experiment
+from iwae.config import Experiment
 from iwae.runs import checkpoints
+from iwae.sections import ConfigError, differences, shown
+
+LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
 
 
 class RunError(RuntimeError):
@@ -145,8 +148,8 @@ class Folder:
         done = {
             "train": True,
             "evaluate": set(evaluation) == set(experiment.evaluation.splits),
-            "plot": (self.plots / f"{config.LAST_PLOT}.png").exists(),
-            **{name: task.entry in test for name, task in config.TASKS.items()},
+            "plot": (self.plots / f"{LAST_PLOT}.png").exists(),
+            **{name: task.key in test for name, task in config.TASKS.items()},
         }
         return {task for task in experiment.tasks if not done[task]}
 
@@ -170,8 +173,9 @@ class Folder:
         if not self.is_run():
             return experiment
         asked = set(experiment.tasks)
-        differences = config.differences(self.read_experiment(), experiment)
-        kept = {name: here for name, here, _ in differences if (of := config.tasks_of(name)) and not asked & set(of)}
+        found = differences(self.read_experiment(), experiment)
+        of_tasks = config.TASK_PARAMETERS
+        kept = {name: here for name, here, _ in found if name in of_tasks and not asked & set(of_tasks[name])}
         return config.replace(experiment, kept)
 
     def check_same_parameters(self, experiment: Experiment) -> list[str]:
@@ -190,7 +194,7 @@ class Folder:
         ignored = config.INCIDENTAL if "train" in experiment.tasks else (*config.INCIDENTAL, "evaluation.")
         found = {
             name: f"{name} was {before!r}, is {now!r}"
-            for name, before, now in config.differences(self.read_experiment(), experiment)
+            for name, before, now in differences(self.read_experiment(), experiment)
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
@@ -278,7 +282,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: expected JSON, got an error: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise RunError(f"{path}: expected named values, got {config.shown(values)}")
+        raise RunError(f"{path}: expected named values, got {shown(values)}")
     return values
 
 
@@ -303,18 +307,18 @@ _NUMBERS = {
 def _check_evaluation(where: str, entries: Any) -> None:
     """Raises RunError if what is read of a split's evaluation, here and in reports, is not there or is no number."""
     if not isinstance(entries, dict) or not entries:
-        raise RunError(f"{where}: expected named values, got {config.shown(entries)}")
+        raise RunError(f"{where}: expected named values, got {shown(entries)}")
     for name in (*_NEEDED, "nll_active_units_only", "true_log_likelihood"):
         if (name in _NEEDED or name in entries) and not is_number(entries.get(name)):
-            raise RunError(f"{where}: {name}: expected a number, got {config.shown(entries.get(name))}")
+            raise RunError(f"{where}: {name}: expected a number, got {shown(entries.get(name))}")
     active = entries.get("active_units")
     if not isinstance(active, list) or not all(map(is_number, active)):
-        raise RunError(f"{where}: active_units: expected a list of numbers, got {config.shown(active)}")
+        raise RunError(f"{where}: active_units: expected a list of numbers, got {shown(active)}")
     for entry, names in _NUMBERS.items():
         values = entries.get(entry)
         for name in names if entry in entries else ():
             if not isinstance(values, dict) or not is_number(values.get(name)):
-                raise RunError(f"{where}: {entry}.{name}: expected a number, got {config.shown(values)}")
+                raise RunError(f"{where}: {entry}.{name}: expected a number, got {shown(values)}")
 
 
 def _with_defaults(values: Any, defaults: Any) -> Any:

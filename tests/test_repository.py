@@ -1,0 +1,83 @@
+"""The repository itself: small enough to clone, a README that is read to its end, no link that leads nowhere."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+RESULTS_BYTES = 5_000_000
+README_BYTES = 10_240
+
+
+def tracked_files(folder: str) -> list[Path]:
+    """The files of a folder that git holds; the test is skipped outside a checkout."""
+    try:
+        listing = subprocess.run(
+            ["git", "ls-files", "-z", folder], cwd=ROOT, capture_output=True, check=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    if not listing.stdout:
+        pytest.skip("not a git checkout of this repository")
+    return [ROOT / name for name in listing.stdout.split("\0")[:-1]]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", CODE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_results_are_small_enough_to_clone():
+    sizes = {path: path.stat().st_size for path in tracked_files("results") if path.exists()}
+    largest = sorted(sizes, key=sizes.__getitem__)[-3:]
+    assert sum(sizes.values()) < RESULTS_BYTES, f"{sum(sizes.values()):,} bytes; the largest: {largest}"
+
+
+def test_every_run_in_git_has_its_parameters_log_and_evaluation():
+    files = {path.relative_to(ROOT / "results").as_posix() for path in tracked_files("results")}
+    for run in {name.split("/")[0] for name in files if "/" in name}:
+        for name in ("experiment.json", "log.csv", "evaluation.json"):
+            assert f"{run}/{name}" in files
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) < README_BYTES
+
+
+@pytest.mark.parametrize("command", ["run", "test"])
+def test_readme_keeps_the_commands_that_ci_reads(command):
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(rf"^<!-- command: {command} -->\n```sh\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1
+
+
+def test_the_readme_has_one_place_for_the_table():
+    text = (ROOT / "README.md").read_text()
+    assert re.findall(r"^<!-- results: (begin|end) -->$", text, re.MULTILINE) == ["begin", "end"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_picture_is_there(page):
+    text = (ROOT / page).read_text()
+    for link in LINK.findall(CODE.sub("", text)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target.read_text()), f"{page}: no heading {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_picture_is_in_git(page):
+    tracked = {path.resolve() for path in tracked_files(".")}
+    folders = {parent for path in tracked for parent in path.parents}
+    for link in LINK.findall(CODE.sub("", (ROOT / page).read_text())):
+        if not re.match(r"[a-z]+:", link):
+            assert ((ROOT / page).parent / link.partition("#")[0]).resolve() in tracked | folders, f"{page}: {link}"
