@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+from iwae.data.catalogue import CATALOGUE
+
 from iwae.sections import (  # isort: skip
     ConfigError, Count, CountOrZero, Decay, FolderName, Fraction, Increasing, LearningRate, MadeName, NonNegative, Path,
-    Positive, Rule, Section, Seed, Selection, SomeIncreasing, Unregistered, annotations, differences, either, expanded,
-    flatten, from_mapping, name_ending, name_part, plain, shown,
+    Positive, Rule, Section, Seed, Selection, SomeIncreasing, Unregistered, differences, either, expanded,
+    flatten, from_mapping, kinds, name_ending, name_part, plain, shown,
 )  # fmt: skip
 from iwae.sections import replace as replace  # these two are looked for here
 from iwae.sections import written as written
@@ -37,22 +39,10 @@ OBJECTIVES: dict[str, str] = {
 
 BUILT_IN_OBJECTIVES = frozenset(OBJECTIVES)
 
-DATASETS: dict[str, str] = {
-    "mnist": "28x28 handwritten digits, grey values",
-    "binarized_mnist": "MNIST with the fixed binarization of Larochelle & Murray",
-    "fashion_mnist": "28x28 pictures of clothes, grey values",
-    "omniglot": "28x28 handwritten characters of 50 alphabets, grey values",
-    "digits": "8x8 handwritten digits that come with scikit-learn, no download",
-    "camel": "synthetic, 1-D: two clusters that overlap",
-    "two_close_clusters": "synthetic, 1-D: another name of camel",
-    "two_clusters": "synthetic, 1-D: two clusters apart",
-    "linear2dim": "synthetic, 2-D: a noisy line",
-    "simple_2_layers": "synthetic, 2-D: four clusters",
-    "circle": "synthetic, 2-D: a noisy circle",
-}
+DATASETS = {name: entry.about for name, entry in CATALOGUE.items()}
 """Name and one line about every dataset."""
 
-SYNTHETIC_DATASETS = tuple(name for name, about in DATASETS.items() if about.startswith("synthetic"))
+SYNTHETIC_DATASETS = tuple(name for name, entry in CATALOGUE.items() if entry.synthetic)
 
 PAPER_NETWORKS: dict[int, dict[str, Any]] = {
     1: {"latent_units": (50,), "hidden_units": ((200, 200),)},
@@ -69,10 +59,10 @@ INCIDENTAL = (
 
 @dataclass(frozen=True)
 class Task:
-    """Done only if asked for: a line about it; the key under "test" in evaluation.json that is there once done."""
+    """Done only if asked for: a line about it; the entry of "test" in evaluation.json that is there once done."""
 
     about: str
-    key: str
+    entry: str
 
 
 TASKS: dict[str, Task] = {
@@ -81,6 +71,7 @@ TASKS: dict[str, Task] = {
     "snr": Task("signal-to-noise ratio of the gradients over k", "gradient_snr"),
 }
 TASK_NAMES = ("train", "evaluate", "plot", *TASKS)
+LAST_PLOT = "active_units"  # where it is, task plot is done
 MAX_STAGES = 12
 VAE_OBJECTIVES = ("vae", "vae_analytic_kl")
 
@@ -114,9 +105,8 @@ class Data(Section):
     """What the model is trained on."""
 
     name: DatasetName = "digits"
-    """Dataset: mnist, binarized_mnist, fashion_mnist, omniglot, digits (no download), the synthetic camel,
-    two_close_clusters, two_clusters, linear2dim, simple_2_layers, circle, or the path of an .npz with x_train and
-    x_test. Paper: mnist, omniglot, and binarized_mnist in its appendix."""
+    """Dataset, or the path of an .npz with x_train and x_test. Digits and the synthetic ones need no download.
+    Paper: mnist, omniglot, and binarized_mnist in its appendix."""
 
     batch_size: Count = 20
     """Examples an update. Paper: 20."""
@@ -369,9 +359,7 @@ class Experiment(Section):
     """Seed of everything random: the same seed gives the same run. Not stated in the paper."""
 
     tasks: Selection[TaskName] = ("train", "evaluate", "plot")
-    """What is done, in this order: train, evaluate, plot, and what is not done unless asked for: posterior (Hamiltonian
-    Monte Carlo beside draws of q, for chosen inputs), tightness (annealed importance sampling beside L_k, and Pareto
-    k-hat), snr (signal-to-noise ratio of the gradients over k)."""
+    """What is done, in this order; what comes after plot only if it is asked for."""
 
     results_dir: Path = "results"
     """Folder that holds the folders of the runs."""
@@ -380,7 +368,7 @@ class Experiment(Section):
     """Start afresh where a run of this name exists; its files are deleted."""
 
     accept_changes: bool = False
-    """Continue an unfinished run of this name although parameters of training differ, such as its learning rate; the
+    """Continue an unfinished run of a given name although parameters of training differ, such as its learning rate; the
     change is noted in experiment.json."""
 
     data: Data = field(default_factory=Data)
@@ -393,6 +381,8 @@ class Experiment(Section):
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, MadeName):
             return super().__post_init__()
+        if self.accept_changes is True:
+            raise ConfigError("accept_changes: expected False without a name (one that is made changes too), got True")
         object.__setattr__(self, "name", "made")
         super().__post_init__()  # checks and converts the rest
         object.__setattr__(self, "name", MadeName(_made_name(self)))
@@ -451,10 +441,8 @@ def _made_name(experiment: Experiment) -> str:
     return "{}_{}_k{}".format(*(name_part(name, values[name]) for name in main)) + name_ending(values, changed)
 
 
-TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
-    f"evaluation.{name}": entry
-    for name, annotation in annotations(Evaluation).items()
-    for entry in getattr(annotation, "__metadata__", ())
-    if isinstance(entry, Belongs)
-}
-"""The tasks that a parameter changes, for those that change some tasks only."""
+def tasks_of(parameter: str) -> tuple[str, ...]:
+    """The tasks that depend on a parameter, if only some do; else ()."""
+    section, _, name = parameter.rpartition(".")
+    tags = kinds(Evaluation)[name].tags if section == "evaluation" else ()
+    return next((tag for tag in tags if isinstance(tag, Belongs)), ())

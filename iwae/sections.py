@@ -37,7 +37,7 @@ class Rule:
         choices: names from which the one that was perhaps meant is suggested.
         convert: applied to a value of the right type before `holds`.
         float32: False for a rule of which float32 needs no account.
-        hint: the end of the message about a name that is near none of the choices.
+        hint: the end of the message about a number, or about a name that is near none of the choices.
     """
 
     expected: str = ""
@@ -50,26 +50,37 @@ class Rule:
 
 @dataclass(frozen=True)
 class Kind:
-    """What an annotation says: the type, that of a list's items, the rule, and whether the value may be None."""
+    """What an annotation says: type, that of a list's items, rule, whether None is a value, what else there is."""
 
     type: Any
     item: Any = None
     rule: Rule = Rule()
     optional: bool = False
+    tags: tuple[Any, ...] = ()
+
+    @property
+    def is_section(self) -> bool:
+        """Whether it is a section of its own."""
+        return isinstance(self.type, type) and issubclass(self.type, Section)
+
+
+def _kind(annotation: Any) -> Kind:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return dataclasses.replace(_kind(arguments[0]), optional=True)
+    if origin is Annotated:
+        *_, rule = _kind(arguments[0]).rule, *(entry for entry in arguments[1:] if isinstance(entry, Rule))
+        return dataclasses.replace(_kind(arguments[0]), rule=rule, tags=arguments[1:])
+    if origin is Literal:
+        return Kind(str, rule=Rule(holds=lambda value: value in arguments, choices=arguments))
+    return Kind(tuple, item=_kind(arguments[0])) if origin is tuple else Kind(annotation)
 
 
 @functools.cache
-def kind(annotation: Any) -> Kind:
-    """What an annotation says."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return dataclasses.replace(kind(arguments[0]), optional=True)
-    if origin is Annotated:
-        rules = [entry for entry in annotation.__metadata__ if isinstance(entry, Rule)]
-        return dataclasses.replace(kind(arguments[0]), **({"rule": rules[0]} if rules else {}))
-    if origin is Literal:
-        return Kind(str, rule=Rule(holds=lambda value: value in arguments, choices=arguments))
-    return Kind(tuple, item=kind(arguments[0])) if origin is tuple else Kind(annotation)
+def kinds(section: type[Any]) -> dict[str, Kind]:
+    """What the value of every field of a section may be."""
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {entry.name: _kind(hints[entry.name]) for entry in dataclasses.fields(section)}
 
 
 class Section:
@@ -83,9 +94,8 @@ class Section:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name, annotation in annotations(type(self)).items():
-            value = _converted(join(self._path, name), getattr(self, name), kind(annotation))
-            object.__setattr__(self, name, value)
+        for name, kind in kinds(type(self)).items():
+            object.__setattr__(self, name, _converted(join(self._path, name), getattr(self, name), kind))
         for rule in self._rules:
             rule(self)
 
@@ -96,18 +106,6 @@ class Section:
             raise ConfigError(f"{join(self._path, name)}: expected {written(default)} {where}, got {written(value)}")
 
 
-@functools.cache
-def annotations(section: type[Any]) -> dict[str, Any]:
-    """The annotation of every field of a section."""
-    hints = typing.get_type_hints(section, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in dataclasses.fields(section)}
-
-
-def is_section(annotation: Any) -> bool:
-    """Whether a field of this annotation is a section of its own."""
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
 def join(path: str, name: str) -> str:
     """The dotted name of a parameter."""
     return f"{path}.{name}" if path else name
@@ -116,12 +114,12 @@ def join(path: str, name: str) -> str:
 # ---- a value, checked ----
 
 
-def in_float32(number: float) -> float:
-    """The float32 nearest to a number, which may be infinite or zero."""
+def in_float32(number: Any) -> float:
+    """The float32 nearest to a real number, which may be infinite or zero."""
     try:
-        return struct.unpack("f", struct.pack("f", number))[0]
+        return struct.unpack("f", struct.pack("f", float(number)))[0]
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf
 
 
 def _converted(path: str, value: Any, kind: Kind) -> Any:
@@ -132,65 +130,40 @@ def _converted(path: str, value: Any, kind: Kind) -> Any:
     """
     if value is None and kind.optional:
         return None
-    converted: Any
+    converted, is_number = None, isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind.type is tuple and isinstance(value, list | tuple):
         converted = tuple(_converted(f"{path}[{i}]", item, kind.item) for i, item in enumerate(value))
-    elif kind.type is int and _is_int(value) and abs(int(value)) <= INT32_MAX:
+    elif kind.type is int and is_number and isinstance(value, numbers.Integral) and abs(int(value)) <= INT32_MAX:
         converted = int(value)
-    elif kind.type is float and _finite(value) is not None:
-        converted = _finite(value)
+    elif kind.type is float and is_number and math.isfinite(in_float32(value)):
+        converted = float(value)
     elif kind.type not in (tuple, int, float) and isinstance(value, kind.type):
         converted = kind.rule.convert(value)
-    else:
-        raise _refusal(path, value, kind)
-    single = in_float32(converted) if kind.type is float and kind.rule.float32 else converted
-    if not (kind.rule.holds(converted) and kind.rule.holds(single)):
+    single = in_float32(converted) if kind.type is float and kind.rule.float32 and converted is not None else converted
+    if converted is None or not (kind.rule.holds(converted) and kind.rule.holds(single)):
         raise _refusal(path, value, kind)
     return converted
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _finite(value: Any) -> float | None:
-    """`value` as a float, if it is a number and one that float32 can hold."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (OverflowError, ValueError):
-        return None
-    return number if math.isfinite(in_float32(number)) else None
-
-
-_TYPE_NAMES = {
-    int: "an integer",
-    float: "a finite number",
-    bool: "True or False",
-    str: "a string",
-    tuple: "a list",
-}
+_TYPE_NAMES = {int: "an integer", float: "a finite number", bool: "True or False", str: "a string", tuple: "a list"}
 
 
 def _refusal(path: str, value: Any, kind: Kind) -> ConfigError:
-    rule = kind.rule
+    rule, why = kind.rule, ""
     expected = rule.expected or (f"one of {', '.join(rule.choices)}" if rule.choices else _TYPE_NAMES.get(kind.type))
-    if expected is None:
-        expected = f"parameters of the class {kind.type.__name__}"
-    elif kind.type is tuple and kind.item.type is tuple:
+    if kind.type is tuple and kind.item.type is tuple:
         expected = "a list of lists of integers"
-    why = ""
-    if isinstance(value, str):
+    if isinstance(value, str) and rule.choices:
         why = did_you_mean(value, rule.choices) or rule.hint
-    elif kind.type is int and _is_int(value) and abs(int(value)) > INT32_MAX:
+    elif kind.type is int and isinstance(value, numbers.Integral) and abs(int(value)) > INT32_MAX:
         why = f" (the largest is {INT32_MAX})"
     elif kind.type is float and isinstance(value, float):
-        single = in_float32(value)
+        why, single = rule.hint, in_float32(value)
         if not math.isfinite(single):
             why = f" (it must be finite{' in float32' if math.isfinite(value) else ''})"
         elif rule.holds(value):
             why = f" (which is {single:g} in float32)"
+    expected = expected or f"parameters of the class {kind.type.__name__}"
     return ConfigError(f"{path}: expected {expected}{' or None' if kind.optional else ''}, got {shown(value)}{why}")
 
 
@@ -203,7 +176,7 @@ _Section = TypeVar("_Section", bound=Section)
 def flatten(section: Section, path: str = "") -> dict[str, Any]:
     """Every parameter by its dotted name, as in `{"seed": 123, "data.name": "digits", ...}`."""
     flat: dict[str, Any] = {}
-    for name in annotations(type(section)):
+    for name in kinds(type(section)):
         value = getattr(section, name)
         flat |= flatten(value, join(path, name)) if isinstance(value, Section) else {join(path, name): value}
     return flat
@@ -218,7 +191,7 @@ def differences(a: Section, b: Section) -> list[tuple[str, Any, Any]]:
 def plain(value: Any) -> Any:
     """`value`, a section too, as dictionaries, lists and plain values, as JSON has them."""
     if isinstance(value, Section):
-        return {name: plain(getattr(value, name)) for name in annotations(type(value))}
+        return {name: plain(getattr(value, name)) for name in kinds(type(value))}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -232,17 +205,16 @@ def from_mapping(path: str, values: Any, section: type) -> Any:
         raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {shown(values)}")
     _refuse_unknown_names(path, values, section)
     arguments = {}
-    for name, annotation in annotations(section).items():
+    for name, kind in kinds(section).items():
         inner = join(path, name)
         if name not in values:
             raise ConfigError(f"{inner}: expected a value, got none (the parameter is missing)")
-        value = values[name]
-        arguments[name] = from_mapping(inner, value, annotation) if is_section(annotation) else value
+        arguments[name] = from_mapping(inner, values[name], kind.type) if kind.is_section else values[name]
     return section(**arguments)
 
 
 def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -> None:
-    known = annotations(section)
+    known = kinds(section)
     for key in values:
         if not isinstance(key, str) or key not in known:
             near = did_you_mean(key, known) if isinstance(key, str) else ""
@@ -256,8 +228,7 @@ def replace(section: _Section, changes: Mapping[str, Any]) -> _Section:
     Raises:
         ConfigError: for a name that is no parameter's and for a value that is refused.
     """
-    values = plain(section)
-    known = flatten(section)
+    values, known = plain(section), flatten(section)
     for name, value in changes.items():
         if name not in known:
             near = did_you_mean(name, known)
@@ -361,7 +332,9 @@ Positive = Annotated[float, Rule("a number > 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Rule("a number >= 0", lambda x: x >= 0)]
 Fraction = Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Decay = Annotated[float, Rule("a number >= 0 and < 1", lambda x: 0 <= x < 1)]
-LearningRate = Annotated[float, Rule("a number > 0 that changes float32 weights, >= 1e-10", lambda x: x >= 9e-11)]
+LearningRate = Annotated[
+    float, Rule("a number > 0", lambda x: x >= 9e-11, hint=" (the least that changes float32 weights is 1e-10)")
+]
 FolderName = Annotated[str, Rule("a name that can be a folder's (no path, no special characters)", _is_folder_name)]
 Path = Annotated[str, Rule("a path, where ~ is a home folder that exists", _is_path, convert=expanded)]
 Increasing = Annotated[tuple[Count, ...], Rule("a list of increasing integers", _increases)]

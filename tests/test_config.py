@@ -57,6 +57,10 @@ def test_the_table_of_wrong_configurations_is_long_enough() -> None:
         (lambda: Training(learning_rate=1e39), "got 1e+39 (it must be finite in float32)"),
         (lambda: Training(beta_2=1 - 1e-12), "and < 1, got 0.999999999999 (which is 1 in float32)"),
         (lambda: Training(gamma=0.5), "training.gamma: expected 0.1 with training.schedule 'burda' (it belongs to"),
+        (
+            lambda: Experiment(accept_changes=True),
+            "accept_changes: expected False without a name (one that is made changes too)",
+        ),
         (lambda: Experiment(results_dir="~nosuchuser/x"), "where ~ is a home folder that exists, got '~nosuchuser/x'"),
         (lambda: Model(objective="tempered"), "got 'tempered' (one of your own: import the file that registers it)"),
         (lambda: Training(epochs=122, stages=5), "training.epochs: expected at most 121,"),
@@ -279,8 +283,10 @@ def test_values_as_text(value: Any, text: str) -> None:
 
 
 def test_every_task_says_its_parameters() -> None:
-    assert {task for tasks in config.TASK_PARAMETERS.values() for task in tasks} == {"plot", *config.TASKS}
-    assert set(config.TASK_PARAMETERS) <= set(config.flatten(Experiment("run")))
+    parameters = {name: config.tasks_of(name) for name in config.flatten(Experiment("run"))}
+    assert {task for tasks in parameters.values() for task in tasks} == {"plot", *config.TASKS}
+    assert parameters["evaluation.posterior_inputs"] == ("plot", "posterior")
+    assert not any(tasks for name, tasks in parameters.items() if not name.startswith("evaluation."))
     assert set(config.INCIDENTAL) <= set(config.flatten(Experiment("run")))
 
 

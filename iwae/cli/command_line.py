@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from iwae import config
 from iwae.cli import predecessor, presets, sweeps
 from iwae.config import ConfigError, Experiment
-from iwae.sections import Kind, annotations, did_you_mean, flatten, is_section, kind, shown, written
+from iwae.sections import Kind, did_you_mean, flatten, kinds, shown, written
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
 
@@ -86,19 +86,19 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
     grid = _grid(options.get("grid", []), words)
     changes = {name: _value(name, given) for name, given in words.items()}
 
-    notes: list[str] = []
+    file = _only("file", options["file"][-1]) if "file" in options else None
+    start, notes = (default, []) if file is None else predecessor.read(file, default)
     if "preset" in options:
         cells = presets.expand(options["preset"][-1])
         if "name" in words and len(cells) > 1:
             raise ConfigError(f"name: expected none with {len(cells)} presets, got {shown(changes['name'])}")
         experiments = [sweeps.of_preset(cell, default, changes, point) for cell in cells for point in grid]
     else:
-        start = default
-        if "file" in options:
-            start, notes = predecessor.read(_only("file", options["file"][-1]), default)
-            start, changes = config.replace(start, changes), {}
         experiments = [sweeps.changed(start, changes, point) for point in grid]
-    sweeps.refuse_repeats(experiments)
+    names = [experiment.name for experiment in experiments]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
     return experiments, list(dict.fromkeys([*notes, *itertools.chain(*map(_without_effect, experiments))]))
 
 
@@ -108,10 +108,8 @@ def _without_effect(experiment: Experiment) -> list[str]:
     beyond = [milestone for milestone in training.milestones if milestone > (training.epochs or milestone)]
     if beyond:
         lines.append(f"training.milestones: {written(beyond)} ignored, after the {training.epochs} training.epochs")
-    if training.schedule != "burda" and training.stages not in (
-        config.Training().stages,
-        config.DEFAULT.training.stages,
-    ):
+    defaults = (config.Training().stages, config.DEFAULT.training.stages)
+    if training.schedule != "burda" and training.stages not in defaults:
         lines.append(f"training.stages: {training.stages} ignored, training.schedule is {training.schedule!r}")
     return lines
 
@@ -128,7 +126,7 @@ def read_words(arguments: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
     known = {"help", *_CHOICES, *_parameters()}
     found: list[tuple[str, list[str]]] = []
     for word in arguments:
-        if not word.startswith("-") or _is_number(word):
+        if not word.startswith("-") or isinstance(_scalar(word, float), float):
             if not found:
                 raise ConfigError(f"{shown(word)}: expected an option such as --model.k 5, got a word without one")
             found[-1][1].append(word)
@@ -170,11 +168,9 @@ def _grid(options: Sequence[Sequence[str]], words: Mapping[str, Sequence[str]]) 
 @functools.cache
 def _parameters() -> dict[str, Kind]:
     """What the value of every parameter may be, by its dotted name."""
-    top = annotations(Experiment)
-    inner = {
-        f"{name}.{last}": kind(a) for name in top if is_section(top[name]) for last, a in annotations(top[name]).items()
-    }
-    return {name: kind(annotation) for name, annotation in top.items() if not is_section(annotation)} | inner
+    top = kinds(Experiment)
+    inner = {f"{name}.{last}": of for name in top if top[name].is_section for last, of in kinds(top[name].type).items()}
+    return {name: kind for name, kind in top.items() if not kind.is_section} | inner
 
 
 def _value(name: str, words: Sequence[str]) -> Any:
@@ -209,10 +205,6 @@ def _scalar(word: str, type: Callable) -> Any:
         return word
 
 
-def _is_number(word: str) -> bool:
-    return isinstance(_scalar(word, float), float)
-
-
 def _near(word: str, known: Sequence[str]) -> str:
     """As `did_you_mean`, but a word that is the last part of dotted names means those."""
     same_end = [repr(name) for name in known if name.replace("-", "_").endswith(f".{word}".replace("-", "_"))]
@@ -232,7 +224,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _help(default: Experiment) -> str:
     parser = argparse.ArgumentParser(
         "experiments.py",
-        "experiments.py [--PARAMETER VALUE ...] [--preset NAME ... | --file FILE] [--grid PARAMETER VALUE ...]",
+        "experiments.py [--preset NAME ... | --file FILE] [--PARAMETER VALUE ...] [--grid ...]",
         _DESCRIPTION,
         formatter_class=_Formatter,
     )
@@ -240,13 +232,18 @@ def _help(default: Experiment) -> str:
     for name, (metavar, text) in _CHOICES.items():
         group.add_argument(_option(name), metavar=metavar, help=text)
     values = flatten(default)
-    sections = {name: annotation for name, annotation in annotations(Experiment).items() if is_section(annotation)}
+    sections = {name: kind.type for name, kind in kinds(Experiment).items() if kind.is_section}
     for title, section in {"experiment": Experiment, **sections}.items():
         group = parser.add_argument_group(title, inspect.cleandoc(section.__doc__ or ""))
         for last, text in help_texts(section).items():
             name = last if section is Experiment else f"{title}.{last}"
+            kind = _parameters()[name]
+            if name == "tasks":
+                text += "".join(f" {task}: {of.about}." for task, of in config.TASKS.items())
+            elif kind.rule.choices and kind.rule.expected:
+                text += f" Expects {kind.rule.expected}."
             about = f"{text} (default: {written(values[name])})".replace("%", "%%")
-            group.add_argument(_option(name), metavar=_metavar(_parameters()[name]), help=about)
+            group.add_argument(_option(name), metavar=_metavar(kind), help=about)
     return parser.format_help().rstrip()
 
 

@@ -13,21 +13,9 @@ from typing import Any
 
 from iwae import config
 from iwae.config import ConfigError, Experiment
+from iwae.data.catalogue import CATALOGUE
 from iwae.sections import did_you_mean, shown
 
-# Every key that may be there; None: it needs no further look, a dictionary: the keys below it.
-_KEYS: dict[str, Any] = {
-    "name": None,
-    "seed": None,
-    "data": dict.fromkeys(("name", "batch_size", "path", "num_workers", "n_samples")),
-    "model": dict.fromkeys(("type", "X_dim", "Z_dim", "H_dim", "encoder_type", "decoder_type", "num_samples")),
-    "training": {
-        "scheduler": dict.fromkeys(("gamma", "milestones")),
-        "optimizer": dict.fromkeys(("lr", "beta1", "beta2", "epsilon")),
-        "early_stopping": dict.fromkeys(("patience", "threshold")),
-        "total_epochs": None,
-    },
-}
 _REQUIRED = """
     name data.name model.type model.Z_dim model.H_dim model.num_samples training.total_epochs
 """.split()
@@ -49,6 +37,7 @@ _OURS = {
     "training.early_stopping.threshold": "training.early_stopping_threshold",
     "training.total_epochs": "training.epochs",
 }
+_WITHOUT_OURS = ("data.name", "data.path", "data.num_workers", "model.X_dim", "model.encoder_type")
 _CONVERTED = {
     "model.type": "model.objective",
     "model.Z_dim": "model.latent_units",
@@ -56,19 +45,7 @@ _CONVERTED = {
     "model.decoder_type": "model.likelihood",
 }
 
-_DIMENSIONS = {
-    "mnist": 784,
-    "binarized_mnist": 784,
-    "fashion_mnist": 784,
-    "omniglot": 784,
-    "digits": 64,
-    "camel": 1,
-    "two_close_clusters": 1,
-    "two_clusters": 1,
-    "linear2dim": 2,
-    "simple_2_layers": 2,
-    "circle": 2,
-}
+_KEYS = {*_OURS, *_CONVERTED, *_WITHOUT_OURS}
 
 
 def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
@@ -100,11 +77,9 @@ def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list
 
 def _told(error: BaseException, path: str | os.PathLike) -> str:
     """An error that a file raised, in one line with the last line of the file that led to it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.fspath(path)]
-    if isinstance(error, SyntaxError):
-        lines, error = [error.lineno], SyntaxError(error.msg)
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    trace = traceback.extract_tb(error.__traceback__)
+    lines = [f"line {frame.lineno}: " for frame in trace if frame.filename == os.fspath(path)]
+    return f"{''.join(lines[-1:])}{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _plain(value: Any) -> Any:
@@ -118,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment, list[str]]:
     """As `read`, from the dictionary itself."""
-    given = dict(_leaves(theirs, _KEYS, ""))
+    given = _leaves(theirs)
     for name in _REQUIRED:
         if name not in given:
             raise ConfigError(f"{name}: expected a value, got none (the key is missing)")
@@ -133,7 +108,7 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
             notes.append("training.scheduler.gamma: no meaning without milestones, ignored")
 
     dataset = _dataset(given["data.name"])
-    synthetic = dataset in config.SYNTHETIC_DATASETS
+    synthetic = CATALOGUE[dataset].synthetic
     likelihood = _choice("model.decoder_type", given.get("model.decoder_type", "Bernoulli"), "Gaussian", "Bernoulli")
     _choice("model.encoder_type", given.get("model.encoder_type", "Gaussian"), "Gaussian")
     continuous = synthetic or likelihood == "gaussian"
@@ -143,9 +118,10 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
         "model.objective": _choice("model.type", given["model.type"], "VAE", "IWAE"),
         "model.likelihood": likelihood,
     }
-    if given.get("model.X_dim", _DIMENSIONS[dataset]) != _DIMENSIONS[dataset]:
-        expected = f"{_DIMENSIONS[dataset]}, the dimension of {dataset}"
-        raise ConfigError(f"model.X_dim: expected {expected}, got {shown(given['model.X_dim'])}")
+    dimension = CATALOGUE[dataset].dimension
+    if given.get("model.X_dim", dimension) != dimension:
+        given_dimension = shown(given["model.X_dim"])
+        raise ConfigError(f"model.X_dim: expected {dimension}, the dimension of {dataset}, got {given_dimension}")
     latent = given["model.Z_dim"]
     changes["model.latent_units"] = latent if isinstance(latent, list) else [latent]
     changes["model.hidden_units"] = _hidden(given["model.H_dim"], len(changes["model.latent_units"]))
@@ -178,24 +154,26 @@ def _in_their_words(message: str) -> str:
     return message
 
 
-def _leaves(values: Any, keys: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value that is no dictionary, by its dotted name."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'experiment'}: expected a dictionary, got {shown(values)}")
-    leaves: list[tuple[str, Any]] = []
+    known = {name.removeprefix(prefix).split(".")[0] for name in _KEYS if name.startswith(prefix)}
+    leaves: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in keys:
-            near = did_you_mean(key, keys) if isinstance(key, str) else ""
+        if key not in known:
+            near = did_you_mean(key, known) if isinstance(key, str) else ""
             name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else shown(key)
             raise ConfigError(f"{name}: expected a known key, got an unknown one{near}")
-        leaves += _leaves(value, keys[key], f"{prefix}{key}.") if keys[key] else [(prefix + key, value)]
+        leaves |= {prefix + key: value} if prefix + key in _KEYS else _leaves(value, f"{prefix}{key}.")
     return leaves
 
 
 def _dataset(name: Any) -> str:
-    plain = {known.replace("_", ""): known for known in config.DATASETS}
+    plain = {known.replace("_", ""): known for known in CATALOGUE}
     wanted = name.lower().replace("_", "").replace("-", "") if isinstance(name, str) else ""
     if wanted not in plain:
-        near = did_you_mean(wanted, config.DATASETS)
+        near = did_you_mean(wanted, CATALOGUE)
         raise ConfigError(f"data.name: expected one of {', '.join(plain.values())}, got {shown(name)}{near}")
     return plain[wanted]
 

@@ -14,8 +14,6 @@ from iwae import config
 from iwae.config import ConfigError, Data, Experiment, Model, Training
 from iwae.sections import did_you_mean, shown
 
-PAPER_STAGES = 8
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -59,8 +57,8 @@ def _fixed_binarization() -> Iterator[tuple[str, Preset]]:
 
 
 def _table2() -> Iterator[tuple[str, Preset]]:
-    """Each of two finished runs goes on with the other's objective at the learning rate of the last stage."""
-    training = Training(schedule="constant", learning_rate=1e-4, epochs=_last_stage(PAPER_STAGES))
+    """Each of two finished runs goes on with the other's objective, with the rate and the epochs of the last stage."""
+    training = Training(schedule="constant", learning_rate=1e-4, epochs=3 ** (Training().stages - 1))
     ends = [("vae", 1), ("iwae", 50)]
     for (objective, k), (next_objective, next_k) in (ends, ends[::-1]):
         name, first = _cell(Data(name="mnist"), objective, k, 1)
@@ -87,11 +85,6 @@ def _synthetic() -> Iterator[tuple[str, Preset]]:
             about = f"{config.DATASETS[dataset]}; {objective.upper()}, k = 20"
             data = Data(name=dataset, binarization="none")
             yield f"{dataset}_{objective}_k20", Preset(about, data, model, Training(stages=5))
-
-
-def _last_stage(stages: int) -> int:
-    """Epochs of the last stage of the paper's schedule, 3^(stages - 1)."""
-    return 3 ** (stages - 1)
 
 
 _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
@@ -141,7 +134,7 @@ def experiment(name: str, default: Experiment) -> Experiment:
 def continuation(name: str, changed: Experiment, first: Experiment | None) -> Experiment:
     """`changed`, an experiment made from the preset `name`, starting from the run `first` if it continues one.
 
-    A continuation takes as many epochs as the last stage of the run that it continues.
+    A continuation takes as many epochs as the last stage, 3^(stages - 1), of the run that it continues.
     """
     preset, training = PRESETS[name], changed.training
     if preset.continues is None:
@@ -149,7 +142,7 @@ def continuation(name: str, changed: Experiment, first: Experiment | None) -> Ex
     if first is not None:
         training = dataclasses.replace(training, start_from=first.run_dir)
     if training.epochs == preset.training.epochs:
-        training = dataclasses.replace(training, epochs=_last_stage(training.stages))
+        training = dataclasses.replace(training, epochs=3 ** (training.stages - 1))
     return dataclasses.replace(changed, training=dataclasses.replace(training, stages=preset.training.stages))
 
 

@@ -1,7 +1,7 @@
 """Several runs of one command: a preset or the default, changed and at the points of a grid, each under its name."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from iwae import config
@@ -49,11 +49,3 @@ def of_preset(cell: str, default: Experiment, changes: Mapping[str, Any], point:
 
 def _changed_by(before: Experiment, after: Experiment) -> set[str]:
     return {name for name, _, _ in differences(before, after) if config.in_a_name(name)}
-
-
-def refuse_repeats(experiments: Sequence[Experiment]) -> None:
-    """Refuses two runs under one name: the values of a grid do not differ."""
-    names = [experiment.name for experiment in experiments]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"grid: expected values that differ, got the run {name} twice")

@@ -324,6 +324,18 @@ def test_all_runs_are_tried_and_failures_told_at_the_end(capsys: pytest.CaptureF
     assert "error: no space" in err.splitlines()
 
 
+def test_a_finished_run_is_left_as_it_is_without_a_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    apart: list[tuple] = []
+    monkeypatch.setattr(running, "run_apart", lambda *arguments: apart.append(arguments))
+    for finished in (True, False):
+        monkeypatch.setattr(running.Folder, "is_finished", lambda folder, experiment, finished=finished: finished)
+        running.run_in_child(DEFAULT)
+    assert apart == [(DEFAULT, running.run)]
+    assert capsys.readouterr().out == f"{DEFAULT.run_dir}: finished before, left as it is\n"
+
+
 def test_all_runs_done_is_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Experiment] = []
     assert run_main(monkeypatch, seen.append, ["--grid", "seed", "1", "2"]) == 0
