@@ -1,11 +1,8 @@
-"""The parameters of an experiment: frozen dataclasses that check themselves.
-
-Every dataclass refuses a wrong value when it is made, with a `ConfigError` of one line that names the parameter by its
-dotted path, what was expected and what was given:
+"""The parameters of an experiment, and what they must be: each alone, and two or more together.
 
     >>> Model(k=0)
     Traceback (most recent call last):
-    iwae.config.ConfigError: model.k: expected an integer >= 1, got 0
+    iwae.sections.ConfigError: model.k: expected an integer >= 1, got 0
 
 What a single value may be is said once, in the annotation of its field; what two or more values must be together is
 said by the functions `_rule_...`, one for each rule. The text below each field is also its `--help`.
@@ -13,20 +10,19 @@ said by the functions `_rule_...`, one for each rule. The text below each field 
 This module needs the standard library only, so that a mistake is told before anything heavy is imported.
 """
 
-import dataclasses
-import difflib
-import functools
 import json
-import math
-import numbers
 import os
-import re
-import types
-import typing
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from iwae.sections import (  # isort: skip
+    ConfigError, Count, CountOrZero, Decay, FolderName, Fraction, Increasing, LearningRate, MadeName, NonNegative, Path,
+    Positive, Rule, Section, Seed, Selection, SomeIncreasing, Unregistered, annotations, differences, either, expanded,
+    flatten, from_mapping, name_ending, name_part, plain, shown,
+)  # fmt: skip
+from iwae.sections import replace as replace  # these two are looked for here
+from iwae.sections import written as written
 
 OBJECTIVES: dict[str, str] = {
     "vae": "mean of the k log weights, L_1 (Kingma & Welling 2014)",
@@ -70,18 +66,13 @@ INCIDENTAL = (
 )  # fmt: skip
 """Parameters that make no other run: they change where it lies, what is done with it or how fast, but no result."""
 
-DEFAULT_CHANGES: dict[str, Any] = {"model.latent_units": (2,), "training.stages": 5}
-"""The default experiment, `experiments.py` unedited, by what in it differs from the defaults below: a run of two
-minutes with every picture. The names that runs are given say what differs from it."""
-
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do with a trained model beyond train, evaluate and plot."""
+    """Done only if asked for: a line about it; the key under "test" in evaluation.json that is there once done."""
 
     about: str
     key: str
-    """Key of evaluation.json, under "test", that is there once the task is done."""
 
 
 TASKS: dict[str, Task] = {
@@ -89,112 +80,37 @@ TASKS: dict[str, Task] = {
     "tightness": Task("annealed importance sampling beside L_k, and Pareto k-hat", "ais"),
     "snr": Task("signal-to-noise ratio of the gradients over k", "gradient_snr"),
 }
-"""What is not done unless asked for."""
-
-INT32_MAX = 2**31 - 1
+TASK_NAMES = ("train", "evaluate", "plot", *TASKS)
 MAX_STAGES = 12
 VAE_OBJECTIVES = ("vae", "vae_analytic_kl")
 
 
-class ConfigError(ValueError):
-    """A parameter that cannot be used; the message is one line that names it."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What one value must fulfil beyond its type: in words, after "expected", and as a predicate."""
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class Belongs:
-    """Said of a parameter of `Evaluation`: the only tasks that it changes."""
-
-    tasks: tuple[str, ...]
-
-
-class Unregistered(str):
-    """The name of an objective whose code is not at hand: it can be read and told, but not trained."""
-
-
-class MadeName(str):
-    """A run's name that was made from its parameters; it is made anew when these are replaced."""
-
-
-def _is_folder_name(name: str) -> bool:
-    return (
-        name.isprintable()
-        and not set(name) & set('/\\:*?"<>|')
-        and name == name.strip(" ")
-        and name.strip(".") != ""
-        and len(name.encode()) <= 200
-    )
+class Belongs(tuple[str, ...]):
+    """Said of a parameter of `Evaluation`: only these tasks depend on it."""
 
 
 def _is_dataset_name(name: str) -> bool:
-    return name in DATASETS or (name.endswith(".npz") and "\0" not in name and os.path.basename(name) != ".npz")
+    file = name.endswith(".npz") and "\0" not in name and os.path.basename(name) != ".npz"
+    return name in DATASETS or (file and not name.startswith("~"))
 
 
-Count = Annotated[int, Rule("an integer >= 1", lambda n: n >= 1)]
-CountOrZero = Annotated[int, Rule("an integer >= 0", lambda n: n >= 0)]
-Positive = Annotated[float, Rule("a number > 0", lambda x: x > 0)]
-NonNegative = Annotated[float, Rule("a number >= 0", lambda x: x >= 0)]
-Fraction = Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
-Decay = Annotated[float, Rule("a number >= 0 and < 1", lambda x: 0 <= x < 1)]
-Seed = Annotated[int, Rule(f"an integer from 0 to {INT32_MAX}", lambda n: n >= 0)]
+_OF_ONES_OWN = " (one of your own: import the file that registers it)"
 Stages = Annotated[int, Rule(f"an integer from 1 to {MAX_STAGES}", lambda n: 1 <= n <= MAX_STAGES)]
-RenyiOrder = Annotated[float, Rule("a number other than 1", lambda x: x != 1)]
-FolderName = Annotated[str, Rule("a name that can be a folder's (no path, no special characters)", _is_folder_name)]
-Path = Annotated[str, Rule("a path", lambda text: text.strip() != "" and "\0" not in text)]
-DatasetName = Annotated[str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name)]
+RenyiOrder = Annotated[float, Rule("a number other than 1", lambda x: x != 1, float32=False)]
+DatasetName = Annotated[
+    str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name, DATASETS, expanded)
+]
 ObjectiveName = Annotated[
-    str, Rule("the name of an objective", lambda name: name in OBJECTIVES or isinstance(name, Unregistered))
+    str,
+    Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN),
 ]
-
-_Item = TypeVar("_Item")
-Selection = Annotated[
-    tuple[_Item, ...],
-    Rule("a list of at least one item and no repeats", lambda items: 0 < len(items) == len(set(items))),
-]
-
-
-def _increases(items: tuple[int, ...]) -> bool:
-    return all(a < b for a, b in zip(items, items[1:], strict=False))
-
-
-Increasing = Annotated[tuple[Count, ...], Rule("a list of increasing integers", _increases)]
-SomeIncreasing = Annotated[
-    tuple[Count, ...],
-    Rule("a list of at least one integer, increasing", lambda items: len(items) > 0 and _increases(items)),
-]
-TASK_NAMES = ("train", "evaluate", "plot", *TASKS)
-TaskName = Annotated[str, Rule(f"one of {', '.join(TASK_NAMES)}", lambda name: name in TASK_NAMES)]
+TaskName = Annotated[str, Rule(holds=lambda name: name in TASK_NAMES, choices=TASK_NAMES)]
+Units = Annotated[tuple[Count, ...], Rule("a list of at least one integer >= 1", lambda units: len(units) > 0)]
 Split = Literal["train", "valid", "test"]
 
 
-class _Section:
-    """A frozen dataclass whose fields are checked, and converted where nothing is lost, when it is made."""
-
-    _path: ClassVar[str] = ""
-    _rules: ClassVar[tuple[Callable[[Any], None], ...]] = ()
-
-    def __new__(cls, *_: Any, **values: Any) -> Any:
-        _refuse_unknown_names(cls._path, values, cls)
-        return super().__new__(cls)
-
-    def __post_init__(self) -> None:
-        section: type = type(self)
-        for name, annotation in _annotations(section).items():
-            value = _convert(_join(self._path, name), getattr(self, name), annotation)
-            object.__setattr__(self, name, value)
-        for rule in self._rules:
-            rule(self)
-
-
 @dataclass(frozen=True)
-class Data(_Section):
+class Data(Section):
     """What the model is trained on."""
 
     name: DatasetName = "digits"
@@ -219,20 +135,22 @@ class Data(_Section):
     _path: ClassVar[str] = "data"
 
 
-def _rule_one_hidden_list_per_latent_layer(model: "Model") -> None:
+def _rule_sizes_match(model: "Model") -> None:
     if len(model.hidden_units) != len(model.latent_units):
         raise ConfigError(
             f"model.hidden_units: expected as many lists of units as model.latent_units has entries, "
-            f"{len(model.latent_units)}, got {len(model.hidden_units)}: {shown(_plain(model.hidden_units))}"
+            f"{len(model.latent_units)}, got {len(model.hidden_units)}: {shown(plain(model.hidden_units))}"
         )
 
 
-def _rule_estimator_fits_objective(model: "Model") -> None:
-    allowed = {"reparameterized": None, "sticking_the_landing": ("vae", "iwae")}.get(model.estimator, ("iwae",))
-    if allowed is not None and model.objective not in allowed:
+def _rule_estimator_fits(model: "Model") -> None:
+    """What a user's own objective needs is checked when the model is made."""
+    closed_form = model.objective == "vae_analytic_kl"
+    needs = {"sampled": ("iwae",), "sticking_the_landing": ("vae", "iwae")}.get(model.estimator)
+    if (needs and model.objective not in needs) or (model.estimator == "dreg" and closed_form):
         raise ConfigError(
             f"model.estimator: expected 'reparameterized' with model.objective {model.objective!r} "
-            f"({model.estimator!r} needs {_either(allowed)}), got {model.estimator!r}"
+            f"({model.estimator!r} needs {either(needs) if needs else 'any other'}), got {model.estimator!r}"
         )
 
 
@@ -244,27 +162,15 @@ def _rule_one_layer_only(model: "Model") -> None:
         )
 
 
-def _rule_parameters_of_other_objectives(model: "Model") -> None:
-    """A parameter that the chosen objective ignores must keep its default: setting it would change nothing."""
-    owners = {
-        "alpha": ("renyi",),
-        "groups": ("miwae", "piwae"),
-        "mixture": ("ciwae",),
-        "beta": VAE_OBJECTIVES,
-        "beta_warmup_epochs": VAE_OBJECTIVES,
-    }
-    for name, objectives in owners.items():
-        default = Model.__dataclass_fields__[name].default
-        value = getattr(model, name)
-        if model.objective in BUILT_IN_OBJECTIVES.difference(objectives) and value != default:
-            raise ConfigError(
-                f"model.{name}: expected {default} with model.objective {model.objective!r} "
-                f"(it belongs to {_either(objectives)}), got {value}"
-            )
+def _rule_of_other_objectives(model: "Model") -> None:
+    owners = {"alpha": ("renyi",), "groups": ("miwae", "piwae"), "mixture": ("ciwae",)}
+    for name, objectives in (owners | dict.fromkeys(("beta", "beta_warmup_epochs"), VAE_OBJECTIVES)).items():
+        if model.objective in BUILT_IN_OBJECTIVES.difference(objectives):
+            model.keeps_default(name, f"with model.objective {model.objective!r} (it belongs to {either(objectives)})")
 
 
 @dataclass(frozen=True)
-class Model(_Section):
+class Model(Section):
     """The network and what is maximized."""
 
     objective: ObjectiveName = "iwae"
@@ -274,9 +180,7 @@ class Model(_Section):
     k: Count = 50
     """Importance samples an example in training. Paper: 1, 5, 50."""
 
-    latent_units: Annotated[
-        tuple[Count, ...], Rule("a list of at least one integer >= 1", lambda units: len(units) > 0)
-    ] = (50,)
+    latent_units: Units = (50,)
     """Units of each stochastic layer, from the data upwards. Paper: 50, or 100 50 for two layers."""
 
     hidden_units: tuple[tuple[Count, ...], ...] = ((200, 200),)
@@ -307,56 +211,39 @@ class Model(_Section):
     """Epochs over which that weight rises from 0 to beta; vae objectives only. Paper: 0."""
 
     _path: ClassVar[str] = "model"
-    _rules: ClassVar = (
-        _rule_one_hidden_list_per_latent_layer,
-        _rule_estimator_fits_objective,
-        _rule_one_layer_only,
-        _rule_parameters_of_other_objectives,
-    )
+    _rules: ClassVar = (_rule_sizes_match, _rule_estimator_fits, _rule_one_layer_only, _rule_of_other_objectives)
 
 
-def _rule_schedule_has_its_epochs(training: "Training") -> None:
-    if training.schedule == "burda":
-        passes = (3**training.stages - 1) // 2
-        if training.epochs is not None and training.epochs > passes:
-            raise ConfigError(
-                f"training.epochs: expected at most {passes}, the epochs of {training.stages} stages of schedule "
-                f"'burda', or None, got {training.epochs}"
-            )
-    elif training.epochs is None:
+def _rule_of_other_schedules(training: "Training") -> None:
+    for name, owner in {"warmup_epochs": "cosine", "milestones": "multistep", "gamma": "multistep"}.items():
+        if training.schedule != owner:
+            training.keeps_default(name, f"with training.schedule {training.schedule!r} (it belongs to {owner!r})")
+    if training.early_stopping_patience is None:
+        training.keeps_default("early_stopping_threshold", "without training.early_stopping_patience")
+
+
+def _rule_epochs_fit_schedule(training: "Training") -> None:
+    schedule, epochs, passes = training.schedule, training.epochs, (3**training.stages - 1) // 2
+    if schedule != "burda" and epochs is None:
+        raise ConfigError(f"training.epochs: expected an integer >= 1 with training.schedule {schedule!r}, got None")
+    if schedule == "burda" and epochs is not None and epochs > passes:
         raise ConfigError(
-            f"training.epochs: expected an integer >= 1 with training.schedule {training.schedule!r}, got None"
+            f"training.epochs: expected at most {passes}, the epochs of {training.stages} stages of schedule 'burda', "
+            f"or None, got {epochs}"
         )
-
-
-def _rule_warmup_belongs_to_cosine(training: "Training") -> None:
-    if training.schedule != "cosine" and training.warmup_epochs:
+    if schedule == "cosine" and epochs is not None and training.warmup_epochs >= epochs:
         raise ConfigError(
-            f"training.warmup_epochs: expected 0 with training.schedule {training.schedule!r} (it belongs to "
-            f"'cosine'), got {training.warmup_epochs}"
+            f"training.warmup_epochs: expected fewer than the {epochs} of training.epochs, got {training.warmup_epochs}"
         )
-    if training.schedule == "cosine" and training.epochs is not None and training.warmup_epochs >= training.epochs:
-        raise ConfigError(
-            f"training.warmup_epochs: expected fewer than the {training.epochs} of training.epochs, "
-            f"got {training.warmup_epochs}"
-        )
-
-
-def _rule_milestones_belong_to_multistep(training: "Training") -> None:
-    if training.schedule == "multistep" and not training.milestones:
+    if schedule == "multistep" and not training.milestones:
         raise ConfigError("training.milestones: expected at least one epoch with training.schedule 'multistep', got []")
-    if training.schedule != "multistep" and training.milestones:
-        raise ConfigError(
-            f"training.milestones: expected none with training.schedule {training.schedule!r} (they belong to "
-            f"'multistep'), got {list(training.milestones)}"
-        )
 
 
 @dataclass(frozen=True)
-class Training(_Section):
+class Training(Section):
     """Optimizer, schedule and when to stop."""
 
-    learning_rate: Positive = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Learning rate of the first epoch. Paper: 0.001."""
 
     beta_1: Decay = 0.9
@@ -407,15 +294,11 @@ class Training(_Section):
     """Seconds between checkpoints inside an epoch. Changes what an interruption costs, no result."""
 
     _path: ClassVar[str] = "training"
-    _rules: ClassVar = (
-        _rule_schedule_has_its_epochs,
-        _rule_warmup_belongs_to_cosine,
-        _rule_milestones_belong_to_multistep,
-    )
+    _rules: ClassVar = (_rule_of_other_schedules, _rule_epochs_fit_schedule)
 
 
 @dataclass(frozen=True)
-class Evaluation(_Section):
+class Evaluation(Section):
     """What is measured after training."""
 
     k: Count = 5000
@@ -475,12 +358,12 @@ def _rule_no_start_from_itself(experiment: "Experiment") -> None:
 
 
 @dataclass(frozen=True)
-class Experiment(_Section):
+class Experiment(Section):
     """One run: what it is called, what is done, and the four groups of parameters."""
 
-    name: FolderName = None  # type: ignore[assignment]
-    """Name of the run; its files lie in results_dir/name. None: made from dataset, objective, k and what else differs
-    from the default experiment."""
+    name: FolderName = None  # type: ignore[assignment]  # a name in any case once it is made
+    """Name of the run; its files lie in results_dir/name. None: dataset, objective, k, and what else differs from
+    experiments.py as it came."""
 
     seed: Seed = 123
     """Seed of everything random: the same seed gives the same run. Not stated in the paper."""
@@ -508,12 +391,13 @@ class Experiment(_Section):
     _rules: ClassVar = (_rule_likelihood_fits_data, _rule_no_start_from_itself)
 
     def __post_init__(self) -> None:
-        made = self.name is None or isinstance(self.name, MadeName)
-        if made:
-            object.__setattr__(self, "name", "made below")
-        super().__post_init__()
-        if made:
-            object.__setattr__(self, "name", MadeName(_made_name(self)))
+        if self.name is not None and not isinstance(self.name, MadeName):
+            return super().__post_init__()
+        object.__setattr__(self, "name", "made")
+        super().__post_init__()  # checks and converts the rest
+        object.__setattr__(self, "name", MadeName(_made_name(self)))
+        for rule in self._rules:
+            rule(self)
 
     @property
     def run_dir(self) -> str:
@@ -523,24 +407,19 @@ class Experiment(_Section):
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """The parameters as nested dictionaries, lists and plain values, as JSON has them."""
-    return _plain(dataclasses.asdict(experiment))
+    return plain(experiment)
 
 
 def from_dict(values: Mapping[str, Any], *, any_objective: bool = False) -> Experiment:
-    """The inverse of `to_dict`.
-
-    Args:
-        values: a value for every parameter; None for the name that is made from the others.
-        any_objective: accept an objective that is not registered here, as an `Unregistered` name.
+    """The inverse of `to_dict`; with `any_objective` one that is not registered is accepted, as `Unregistered`.
 
     Raises:
         ConfigError: for a key that is unknown or missing and for a value that is refused.
     """
-    model = values.get("model") if isinstance(values, Mapping) else None
-    objective = model.get("objective") if isinstance(model, Mapping) else None
-    if any_objective and isinstance(objective, str) and objective not in OBJECTIVES:
-        values = {**values, "model": {**model, "objective": Unregistered(objective)}}  # type: ignore[dict-item]
-    return _from_mapping("", values, Experiment)
+    model = values.get("model") if any_objective and isinstance(values, Mapping) else None
+    if isinstance(model, Mapping) and isinstance(model.get("objective"), str) and model["objective"] not in OBJECTIVES:
+        values = {**values, "model": {**model, "objective": Unregistered(model["objective"])}}
+    return from_mapping("", values, Experiment)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -549,11 +428,7 @@ def to_json(experiment: Experiment) -> str:
 
 
 def from_json(text: str) -> Experiment:
-    """The inverse of `to_json`.
-
-    Raises:
-        ConfigError: for text that is not JSON, and as `from_dict`.
-    """
+    """The inverse of `to_json`; raises ConfigError as `from_dict`, and for text that is not JSON."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -561,235 +436,24 @@ def from_json(text: str) -> Experiment:
     return from_dict(values)
 
 
-def replace(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """`experiment` with other values for the parameters named in `changes`, as in `{"seed": 7, "model.k": 5}`.
-
-    Raises:
-        ConfigError: for a name that is no parameter's and for a value that is refused.
-    """
-    values = to_dict(experiment)
-    known = flatten(experiment)
-    for name, value in changes.items():
-        if name not in known:
-            raise ConfigError(
-                f"{name}: expected the name of a parameter, got an unknown one{did_you_mean(name, known)}"
-            )
-        *section, last = name.split(".")
-        (values[section[0]] if section else values)[last] = value
-    return from_dict(values)
-
-
-def flatten(experiment: Experiment) -> dict[str, Any]:
-    """Every parameter by its dotted name, as in `{"seed": 123, "data.name": "digits", ...}`."""
-    flat: dict[str, Any] = {}
-    for name in _annotations(Experiment):
-        value = getattr(experiment, name)
-        if isinstance(value, _Section):
-            section: type = type(value)
-            flat |= {_join(name, inner): getattr(value, inner) for inner in _annotations(section)}
-        else:
-            flat[name] = value
-    return flat
-
-
-def differences(a: Experiment, b: Experiment) -> list[tuple[str, Any, Any]]:
-    """The parameters in which two experiments differ: dotted name, value in `a`, value in `b`."""
-    in_b = flatten(b)
-    return [(name, value, in_b[name]) for name, value in flatten(a).items() if value != in_b[name]]
-
-
-def written(value: Any) -> str:
-    """`value` as it is written on the command line: `0.5`, `100,50`, `200,200 100,100`, `none` for an empty list."""
-    if not isinstance(value, list | tuple):
-        return str(value)
-    nested = any(isinstance(item, list | tuple) for item in value)
-    return (" " if nested else ",").join(map(written, value)) or "none"
-
-
-def label(name: str, value: Any) -> str:
-    """A parameter and its value as a part of a run's name: `k5`, `objective-vae`, `latent_units100-50`."""
-    section, _, last = name.rpartition(".")
-    if name == "data.name":
-        last = "data"
-    elif section in ("data", "evaluation"):
-        last = f"{section}_{last}"
-    text = _name_part(name, value)
-    return last + text if text[0].isdigit() else f"{last}-{text}"
-
-
-def ending(experiment: Experiment, parameters: Iterable[str]) -> str:
-    """The end of a run's name that says what these parameters are, the seed last."""
-    values, wanted = flatten(experiment), set(parameters)
-    order = sorted(wanted, key=lambda name: (name == "seed", list(values).index(name)))
-    return "".join(f"_{label(name, values[name])}" for name in order)
-
-
 def in_a_name(parameter: str) -> bool:
     """Whether a change in a parameter makes another run, which the names that runs are given therefore say."""
     return parameter not in INCIDENTAL and not parameter.startswith("evaluation.")
 
 
+DEFAULT = Experiment("digits_iwae_k50", model=Model(latent_units=(2,)), training=Training(stages=5))
+"""experiments.py as it came, a run of two minutes with every picture."""
+
+
 def _made_name(experiment: Experiment) -> str:
-    values = flatten(experiment)
-    main = {name: _name_part(name, values[name]) for name in ("data.name", "model.objective", "model.k")}
-    default = {name: entry for name, entry in _defaults().items() if name not in main and in_a_name(name)}
-    changed = ending(experiment, {name for name in default if values[name] != default[name]})
-    name = "{}_{}_k{}".format(*main.values()) + changed
-    return name if len(name) <= 150 else f"{name[:140]}_{zlib.crc32(name.encode()):08x}"
-
-
-def _name_part(name: str, value: Any) -> str:
-    text = os.path.basename(value).removesuffix(".npz") if name == "data.name" else written(value)
-    return re.sub(r"[^A-Za-z0-9_.+]+", "-", text.replace(" ", "_"))
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    """Every parameter of the default experiment but its name."""
-    return flatten(Experiment("default")) | DEFAULT_CHANGES
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: ` (did you mean 'x'?)`, or nothing if no known word is near."""
-    by_lower_case = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
-    return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
-
-
-def shown(value: Any) -> str:
-    """`repr(value)` in one line of at most 80 characters."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # a value whose repr fails must still be refused in one line
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _from_mapping(path: str, values: Any, section: type) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {shown(values)}")
-    _refuse_unknown_names(path, values, section)
-    arguments = {}
-    for name, annotation in _annotations(section).items():
-        if name not in values:
-            raise ConfigError(f"{_join(path, name)}: expected a value, got none (the parameter is missing)")
-        value = values[name]
-        is_section = isinstance(annotation, type) and issubclass(annotation, _Section)
-        arguments[name] = _from_mapping(_join(path, name), value, annotation) if is_section else value
-    return section(**arguments)
-
-
-def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -> None:
-    known = _annotations(section)
-    for key in values:
-        if not isinstance(key, str) or key not in known:
-            near = did_you_mean(key, known) if isinstance(key, str) else ""
-            name = key if isinstance(key, str) and key.isidentifier() else shown(key)
-            raise ConfigError(f"{_join(path, name)}: expected the name of a parameter, got an unknown one{near}")
-
-
-@functools.cache
-def _annotations(section: type[Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(section, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in dataclasses.fields(section)}
-
-
-def _convert(path: str, value: Any, annotation: Any, rule: Rule | None = None, optional: bool = False) -> Any:
-    """`value` as the type of `annotation`: integers as floats, lists as tuples, NumPy numbers as Python's.
-
-    Raises:
-        ConfigError: if that would lose anything, or if the rule of the annotation does not hold.
-    """
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(path, value, arguments[0], rule, optional=True)
-    if origin is Annotated:
-        inner = arguments[1] if isinstance(arguments[1], Rule) else rule
-        return _convert(path, value, arguments[0], inner, optional)
-
-    refusal = _refusal(path, value, annotation, rule, optional)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise refusal
-        converted: Any = tuple(_convert(f"{path}[{i}]", item, arguments[0]) for i, item in enumerate(value))
-    elif origin is Literal:
-        if not isinstance(value, str) or value not in arguments:
-            raise refusal
-        converted = value
-    elif annotation is int:
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or abs(int(value)) > INT32_MAX:
-            raise refusal
-        converted = int(value)
-    elif annotation is float:
-        converted = _finite(value)
-        if converted is None:
-            raise refusal
-    elif not isinstance(value, annotation):
-        raise refusal
-    else:
-        converted = value
-    if rule is not None and not rule.holds(converted):
-        raise refusal
-    return converted
-
-
-def _finite(value: Any) -> float | None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (OverflowError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-_TYPE_NAMES = {int: "an integer", float: "a finite number", bool: "True or False", str: "a string"}
-
-
-def _refusal(path: str, value: Any, annotation: Any, rule: Rule | None, optional: bool) -> ConfigError:
-    near = ""
-    if typing.get_origin(annotation) is Literal:
-        choices: Iterable[str] = typing.get_args(annotation)
-        expected = f"one of {', '.join(choices)}"
-    elif rule is not None and rule is typing.get_args(ObjectiveName)[1]:
-        choices = OBJECTIVES
-        expected = f"one of {', '.join(choices)}"
-    else:
-        choices = DATASETS if rule is typing.get_args(DatasetName)[1] else ()
-        choices = TASK_NAMES if rule is typing.get_args(TaskName)[1] else choices
-        expected = rule.expected if rule else _TYPE_NAMES.get(annotation) or _describe(annotation)
-    if isinstance(value, str):
-        near = did_you_mean(value, choices)
-    if annotation is int and isinstance(value, numbers.Integral) and abs(int(value)) > INT32_MAX:
-        near = f" (the largest is {INT32_MAX})"
-    elif annotation is float and isinstance(value, float) and not math.isfinite(value):
-        near = " (it must be finite)"
-    return ConfigError(f"{path}: expected {expected}{' or None' if optional else ''}, got {shown(value)}{near}")
-
-
-def _describe(annotation: Any) -> str:
-    if typing.get_origin(annotation) is tuple:
-        return "a list of lists of integers" if typing.get_origin(typing.get_args(annotation)[0]) is tuple else "a list"
-    return f"parameters of the class {annotation.__name__}"
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(repr(name) for name in names)
+    values, main = flatten(experiment), ("data.name", "model.objective", "model.k")
+    changed = {name for name, _, _ in differences(experiment, DEFAULT) if name not in main and in_a_name(name)}
+    return "{}_{}_k{}".format(*(name_part(name, values[name]) for name in main)) + name_ending(values, changed)
 
 
 TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
-    f"evaluation.{name}": entry.tasks
-    for name, annotation in _annotations(Evaluation).items()
+    f"evaluation.{name}": entry
+    for name, annotation in annotations(Evaluation).items()
     for entry in getattr(annotation, "__metadata__", ())
     if isinstance(entry, Belongs)
 }

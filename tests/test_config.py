@@ -5,6 +5,8 @@ import dataclasses
 import json
 import math
 import os
+import pickle
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,10 @@ from wrong_configurations import WRONG, WRONG_FROM_PYTHON_ONLY, changed
 
 from iwae import config
 from iwae.config import ConfigError, Data, Evaluation, Experiment, Model, Training
+
+ROOT = Path(__file__).parents[1]
+
+unedited = runpy.run_path(str(ROOT / "experiments.py"))["experiment"]
 
 
 @pytest.mark.parametrize(("changes", "named"), WRONG + WRONG_FROM_PYTHON_ONLY)
@@ -48,6 +54,11 @@ def test_the_table_of_wrong_configurations_is_long_enough() -> None:
         (lambda: Experiment("run", data={}), "data: expected parameters of the class Data, got {}"),
         (lambda: Model(k=2**31), "(the largest is 2147483647)"),
         (lambda: Training(learning_rate=math.inf), "got inf (it must be finite)"),
+        (lambda: Training(learning_rate=1e39), "got 1e+39 (it must be finite in float32)"),
+        (lambda: Training(beta_2=1 - 1e-12), "and < 1, got 0.999999999999 (which is 1 in float32)"),
+        (lambda: Training(gamma=0.5), "training.gamma: expected 0.1 with training.schedule 'burda' (it belongs to"),
+        (lambda: Experiment(results_dir="~nosuchuser/x"), "where ~ is a home folder that exists, got '~nosuchuser/x'"),
+        (lambda: Model(objective="tempered"), "got 'tempered' (one of your own: import the file that registers it)"),
         (lambda: Training(epochs=122, stages=5), "training.epochs: expected at most 121,"),
         (lambda: Evaluation(examples=0), "evaluation.examples: expected an integer >= 1 or None, got 0"),
     ],
@@ -70,7 +81,10 @@ RIGHT = [
     {"model.objective": "vae_analytic_kl", "model.beta": 0},
     {"model.objective": "vae", "model.estimator": "sticking_the_landing"},
     {"model.estimator": "dreg"},
+    {"model.objective": "vae", "model.estimator": "dreg"},
+    {"model.objective": "ciwae", "model.estimator": "dreg"},
     {"model.objective": "renyi", "model.alpha": -2},
+    {"model.objective": "renyi", "model.alpha": 1 + 1e-9},
     {"model.objective": "miwae", "model.groups": 8},
     {"model.objective": "piwae", "model.groups": 8},
     {"model.objective": "ciwae", "model.mixture": 1},
@@ -175,27 +189,118 @@ def test_a_registered_objective_is_accepted_with_its_own_parameters(monkeypatch:
         Model(objective="mine")
     monkeypatch.setitem(config.OBJECTIVES, "mine", "an objective of a user")
     assert Model(objective="mine", alpha=0.3, groups=4, mixture=0.1, beta=2).objective == "mine"
+    assert Model(objective="mine", estimator="dreg").estimator == "dreg"  # it is checked when the model is made
     with pytest.raises(ConfigError, match=r"^model\.estimator: "):
-        Model(objective="mine", estimator="dreg")
+        Model(objective="mine", estimator="sampled")
+
+
+def test_an_experiment_with_an_unregistered_objective_can_be_read_and_nothing_is_registered() -> None:
+    values = changed(config.to_dict(Experiment("run")), {"model.objective": "mine", "model.alpha": 0.3})
+    with pytest.raises(ConfigError, match=r"^model\.objective: "):
+        config.from_dict(values)
+    registered = dict(config.OBJECTIVES)
+    experiment = config.from_dict(values, any_objective=True)
+    assert config.OBJECTIVES == registered
+    assert experiment.model.objective == "mine" and isinstance(experiment.model.objective, config.Unregistered)
+    again = pickle.loads(pickle.dumps(config.replace(experiment, {"seed": 7})))
+    assert isinstance(again.model.objective, config.Unregistered) and again.seed == 7
+    assert not isinstance(
+        config.from_dict(config.to_dict(Experiment("run")), any_objective=True).model.objective, config.Unregistered
+    )
+
+
+# ---- the name that is made from the parameters ----
+
+
+def test_the_unedited_file_is_the_default_experiment() -> None:
+    experiment = unedited()
+    assert experiment == config.DEFAULT
+    assert (type(experiment.name), experiment.name) == (config.MadeName, "digits_iwae_k50")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "digits_iwae_k50"),
+        ({"model.k": 5}, "digits_iwae_k5"),
+        ({"model.objective": "vae", "seed": 7}, "digits_vae_k50_seed7"),
+        ({"data.name": "my/pictures 2.npz"}, "pictures_2_iwae_k50"),
+        ({"training.stages": 8, "model.latent_units": [50]}, "digits_iwae_k50_latent_units50_stages8"),
+        ({"model.latent_units": [100, 50], "model.hidden_units": [[9, 8], [7]]},
+         "digits_iwae_k50_latent_units100-50_hidden_units9-8_7"),
+        ({"evaluation.k": 5, "tasks": ["plot"], "results_dir": "x", "overwrite": True}, "digits_iwae_k50"),
+        ({"training.updates_per_call": 7, "training.checkpoint_seconds": 3, "data.path": "y"}, "digits_iwae_k50"),
+        ({"name": "mine", "model.k": 5}, "mine"),
+    ],
+)  # fmt: skip
+def test_a_made_name_says_what_differs_from_the_default_experiment(changes: dict, name: str) -> None:
+    experiment = config.replace(unedited(), changes)
+    assert experiment.name == name
+    assert config.from_json(config.to_json(experiment)) == experiment
+    assert json.loads(config.to_json(experiment))["name"] == name
+
+
+def test_a_made_name_follows_every_kind_of_replacement_but_not_its_run_once_read() -> None:
+    experiment = dataclasses.replace(unedited(), model=Model(k=5, latent_units=(2,)))
+    assert experiment.name == copy.deepcopy(experiment).name == "digits_iwae_k5"
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    read = config.from_json(config.to_json(experiment))
+    assert config.replace(read, {"model.k": 7}).name == "digits_iwae_k5"
+
+
+def test_a_made_name_is_a_folder_name_whatever_it_says() -> None:
+    numbers = list(range(1, 200))
+    layers = Model(latent_units=numbers, hidden_units=[numbers] * 199)
+    for experiment in (Experiment(model=layers), Experiment(data=Data(name="a/" + "é" * 200 + "?.npz"))):
+        assert Experiment(str(experiment.name)).name == experiment.name
+    other = Experiment(model=Model(latent_units=numbers, hidden_units=[numbers[1:]] * 199))
+    assert other.name != Experiment(model=layers).name
+
+
+def test_a_run_does_not_start_from_itself_under_its_made_name() -> None:
+    name = Experiment(training=Training(stages=5, start_from="x")).name
+    assert name == "digits_iwae_k50_latent_units50_start_from-x"
+
+
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/a/user")
+    experiment = Experiment("run", results_dir="~/x", data=Data(name="~/mine.npz", path="~"))
+    assert experiment.run_dir == "/home/of/a/user/x/run"
+    assert (experiment.data.name, experiment.data.path) == ("/home/of/a/user/mine.npz", "/home/of/a/user")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5"), (True, "True"), ((100, 50), "100,50"), (((200, 200), (100,)), "200,200 100"), ((), "none"),
+     (((),), "none"), (((5,), ()), "5 none"), (None, "None"), (("train", "plot"), "train,plot")],
+)  # fmt: skip
+def test_values_as_text(value: Any, text: str) -> None:
+    assert config.written(value) == text
+
+
+def test_every_task_says_its_parameters() -> None:
+    assert {task for tasks in config.TASK_PARAMETERS.values() for task in tasks} == {"plot", *config.TASKS}
+    assert set(config.TASK_PARAMETERS) <= set(config.flatten(Experiment("run")))
+    assert set(config.INCIDENTAL) <= set(config.flatten(Experiment("run")))
 
 
 def test_the_module_needs_the_standard_library_only() -> None:
-    path = Path(config.__file__)
+    """Of the package it needs what needs no more than that either."""
     code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('alone', {str(path)!r})\n"
-        "sys.modules['alone'] = module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
-        "print(*sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+        "import importlib, sys, types\n"
+        f"sys.modules['iwae'] = package = types.ModuleType('iwae'); package.__path__ = [{str(ROOT / 'iwae')!r}]\n"
+        "importlib.import_module('iwae.config')\n"
+        "print(*sorted(n for n in sys.modules if n.split('.')[0] not in sys.stdlib_module_names))"
     )
     result = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert set(result.stdout.split()) <= {"__main__", "alone"}
+    allowed = {"__main__", "iwae", "iwae.config", "iwae.sections", "iwae.data", "iwae.data.catalogue"}
+    assert set(result.stdout.split()) <= allowed
 
 
 # ---- Hypothesis ----
 
 counts = st.integers(1, 2**31 - 1)
-positives = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+rates = st.floats(min_value=1e-10, max_value=1e38)
 folder_names = st.text(st.characters(codec="ascii", exclude_characters='/\\:*?"<>|', categories=("L", "N")), min_size=1)
 widths = st.lists(counts, max_size=3)
 
@@ -223,8 +328,8 @@ def experiments(draw: st.DrawFn) -> Experiment:
             hidden_units=draw(st.lists(widths, min_size=layers, max_size=layers)),
         ),
         training=Training(
-            learning_rate=draw(positives),
-            beta_1=draw(st.floats(0, 1, exclude_max=True)),
+            learning_rate=draw(rates),
+            beta_1=draw(st.floats(0, 1 - 1e-7)),
             stages=stages,
             epochs=limited,
             start_from=draw(st.none() | folder_names.map(lambda name: f"elsewhere/{name}")),

@@ -1,21 +1,19 @@
 """Experiment files of the PyTorch predecessor: a Python file with a dictionary `experiment = {...}`.
 
-The file is read, not run: its text is parsed, and of the dictionary only what such files contain is understood, that
-is constants, lists, arithmetic, `range`, comprehensions over it and `np.cumsum`.
+Such a file is a program, which its user runs in any case: it is executed here, by `runpy`, with all that it does.
 """
 
-import ast
 import dataclasses
-import itertools
-import math
-import operator
 import os
-from collections.abc import Callable, Mapping
+import runpy
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from iwae import config
 from iwae.config import ConfigError, Experiment
+from iwae.sections import did_you_mean, shown
 
 # Every key that may be there; None: it needs no further look, a dictionary: the keys below it.
 _KEYS: dict[str, Any] = {
@@ -74,25 +72,48 @@ _DIMENSIONS = {
 
 
 def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
-    """The experiment of a file of the PyTorch predecessor, and a line about each key that has no meaning here.
+    """The experiment of a file of the PyTorch predecessor, which is executed, and a line about each ignored key.
 
     What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`.
 
     Raises:
-        ConfigError: for a file that cannot be read or understood, an unknown or missing key, a value that is refused.
+        ConfigError: for a file that cannot be read or that raises an error, an unknown or missing key, a value that is
+            refused.
     """
     try:
-        tree = ast.parse(Path(path).read_bytes())
+        Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"file: expected a file that can be read, got {str(path)!r}: {error.strerror}") from None
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"{path}: expected Python text, got an error: {error}") from None
     try:
-        return convert(_dictionary(tree), default)
+        theirs = runpy.run_path(os.fspath(path)).get("experiment")
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path}: expected a file that Python can run, got {_told(error, path)}") from None
+    try:
+        if theirs is None:
+            raise ConfigError("experiment: expected a dictionary of this name in the file, got none")
+        return convert(_plain(theirs), default)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: expected a plain dictionary, got one too deeply nested to be read") from None
+
+
+def _told(error: BaseException, path: str | os.PathLike) -> str:
+    """An error that a file raised, in one line with the last line of the file that led to it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.fspath(path)]
+    if isinstance(error, SyntaxError):
+        lines, error = [error.lineno], SyntaxError(error.msg)
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _plain(value: Any) -> Any:
+    """`value` with tuples as lists, and NumPy's arrays and numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment, list[str]]:
@@ -103,7 +124,13 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
             raise ConfigError(f"{name}: expected a value, got none (the key is missing)")
 
     changes = {_OURS[name]: value for name, value in given.items() if name in _OURS}
-    changes["training.schedule"] = "multistep" if given.get("training.scheduler.milestones") else "constant"
+    notes = []
+    if given.get("training.scheduler.milestones"):
+        changes["training.schedule"] = "multistep"
+    else:
+        changes["training.schedule"] = "constant"
+        if changes.pop("training.gamma", None) is not None:
+            notes.append("training.scheduler.gamma: no meaning without milestones, ignored")
 
     dataset = _dataset(given["data.name"])
     synthetic = dataset in config.SYNTHETIC_DATASETS
@@ -118,12 +145,11 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
     }
     if given.get("model.X_dim", _DIMENSIONS[dataset]) != _DIMENSIONS[dataset]:
         expected = f"{_DIMENSIONS[dataset]}, the dimension of {dataset}"
-        raise ConfigError(f"model.X_dim: expected {expected}, got {config.shown(given['model.X_dim'])}")
+        raise ConfigError(f"model.X_dim: expected {expected}, got {shown(given['model.X_dim'])}")
     latent = given["model.Z_dim"]
     changes["model.latent_units"] = latent if isinstance(latent, list) else [latent]
     changes["model.hidden_units"] = _hidden(given["model.H_dim"], len(changes["model.latent_units"]))
 
-    notes = []
     if "data.num_workers" in given:
         notes.append("data.num_workers: no meaning here, ignored (the examples lie in memory)")
     if "data.n_samples" in given and not synthetic:
@@ -133,7 +159,7 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
         changes["data.path"] = path
     elif path is not None:
         reason = "synthetic data are drawn" if synthetic else "no such folder, so datasets are looked for as usual"
-        notes.append(f"data.path: {config.shown(path)} ignored ({reason})")
+        notes.append(f"data.path: {shown(path)} ignored ({reason})")
 
     start = dataclasses.replace(
         default, data=config.Data(path=default.data.path), model=config.Model(), training=config.Training()
@@ -154,12 +180,12 @@ def _in_their_words(message: str) -> str:
 
 def _leaves(values: Any, keys: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'experiment'}: expected a dictionary, got {config.shown(values)}")
+        raise ConfigError(f"{prefix.rstrip('.') or 'experiment'}: expected a dictionary, got {shown(values)}")
     leaves: list[tuple[str, Any]] = []
     for key, value in values.items():
         if key not in keys:
-            near = config.did_you_mean(key, keys) if isinstance(key, str) else ""
-            name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else config.shown(key)
+            near = did_you_mean(key, keys) if isinstance(key, str) else ""
+            name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else shown(key)
             raise ConfigError(f"{name}: expected a known key, got an unknown one{near}")
         leaves += _leaves(value, keys[key], f"{prefix}{key}.") if keys[key] else [(prefix + key, value)]
     return leaves
@@ -169,14 +195,14 @@ def _dataset(name: Any) -> str:
     plain = {known.replace("_", ""): known for known in config.DATASETS}
     wanted = name.lower().replace("_", "").replace("-", "") if isinstance(name, str) else ""
     if wanted not in plain:
-        near = config.did_you_mean(wanted, config.DATASETS)
-        raise ConfigError(f"data.name: expected one of {', '.join(plain.values())}, got {config.shown(name)}{near}")
+        near = did_you_mean(wanted, config.DATASETS)
+        raise ConfigError(f"data.name: expected one of {', '.join(plain.values())}, got {shown(name)}{near}")
     return plain[wanted]
 
 
 def _choice(name: str, value: Any, *choices: str) -> str:
     if not isinstance(value, str) or value.lower() not in {choice.lower() for choice in choices}:
-        raise ConfigError(f"{name}: expected {' or '.join(map(repr, choices))}, got {config.shown(value)}")
+        raise ConfigError(f"{name}: expected {' or '.join(map(repr, choices))}, got {shown(value)}")
     return value.lower()
 
 
@@ -187,102 +213,3 @@ def _hidden(value: Any, layers: int) -> Any:
     if not isinstance(value, list):
         return [[value]]
     return value if any(isinstance(item, list) for item in value) else [value]
-
-
-# ---- the text of the file ----
-
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-}
-_MOST_ITEMS = 10_000
-
-
-def _dictionary(tree: ast.Module) -> Any:
-    """The value of the last `experiment = ...` of a file."""
-    for statement in reversed(tree.body):
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == "experiment" for target in targets):
-            return _value(statement.value, {})  # type: ignore[attr-defined]
-    raise ConfigError("experiment: expected a dictionary of this name in the file, got none")
-
-
-def _value(node: ast.expr, names: Mapping[str, int | float]) -> Any:
-    """The value of an expression; `names` is the variable of the comprehension around it."""
-    match node:
-        case ast.Constant(value=int() | float() | str() | None as value):
-            return value
-        case ast.Name(id=name) if name in names:
-            return names[name]
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_value(item, names) for item in items]
-        case ast.Dict(keys=keys, values=values):
-            return {_key(node, key): _value(value, names) for key, value in zip(keys, values, strict=True)}
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_number(operand, names)
-        case ast.BinOp(left=left, op=op, right=right):
-            return _arithmetic(node, op, _number(left, names), _number(right, names))
-        case ast.Call(func=ast.Name(id="range"), args=arguments, keywords=[]):
-            return _range(node, [_number(argument, names) for argument in arguments])
-        case ast.Call(func=ast.Name(id="list"), args=[argument], keywords=[]):
-            return _list(argument, names)
-        case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="cumsum" | "array" as function),
-            args=[argument],
-            keywords=[],
-        ):
-            items = _list(argument, names)
-            if not all(isinstance(item, int | float) for item in items):
-                raise _not_understood(node)
-            return list(itertools.accumulate(items)) if function == "cumsum" else items
-        case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
-            return [_number(element, {**names, name: item}) for item in _list(over, names)]
-    raise _not_understood(node)
-
-
-def _key(node: ast.expr, key: ast.expr | None) -> Any:
-    if not isinstance(key, ast.Constant):
-        raise _not_understood(key or node)
-    return key.value
-
-
-def _list(node: ast.expr, names: Mapping[str, int | float]) -> list:
-    value = _value(node, names)
-    if not isinstance(value, list):
-        raise _not_understood(node)
-    return value
-
-
-def _number(node: ast.expr, names: Mapping[str, int | float]) -> int | float:
-    value = _value(node, names)
-    if not isinstance(value, int | float):
-        raise _not_understood(node)
-    return value
-
-
-def _range(node: ast.expr, arguments: list) -> list[int]:
-    try:
-        items = range(*arguments)
-    except (TypeError, ValueError):
-        raise _not_understood(node) from None
-    if items[_MOST_ITEMS:]:
-        raise _not_understood(node)
-    return list(items)
-
-
-def _arithmetic(node: ast.expr, op: ast.operator, left: int | float, right: int | float) -> int | float:
-    try:
-        if isinstance(op, ast.Pow):  # of floats, so that the result cannot grow without bound
-            power = math.pow(left, right)
-            return int(power) if isinstance(left, int) and isinstance(right, int) and right >= 0 else power
-        return _OPERATORS[type(op)](left, right)
-    except (ArithmeticError, ValueError, KeyError):
-        raise _not_understood(node) from None
-
-
-def _not_understood(node: ast.expr) -> ConfigError:
-    expected = "constants, lists, dictionaries, arithmetic, range or np.cumsum"
-    return ConfigError(f"line {node.lineno}: expected {expected}, got {config.shown(ast.unparse(node))}")

@@ -6,13 +6,13 @@ paper's protocol. Where a run writes, which tasks it does and its seed come from
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from iwae import config
 from iwae.config import ConfigError, Data, Experiment, Model, Training
+from iwae.sections import did_you_mean, shown
 
 PAPER_STAGES = 8
 
@@ -120,8 +120,8 @@ def expand(names: tuple[str, ...]) -> list[str]:
         raise ConfigError("preset: expected a name that --list prints, got none")
     for name in names:
         if name not in PRESETS and name not in GROUPS:
-            near = config.did_you_mean(name, [*GROUPS, *PRESETS])
-            raise ConfigError(f"preset: expected a name that --list prints, got {config.shown(name)}{near}")
+            near = did_you_mean(name, [*GROUPS, *PRESETS])
+            raise ConfigError(f"preset: expected a name that --list prints, got {shown(name)}{near}")
     return list(dict.fromkeys(cell for name in names for cell in GROUPS.get(name, (name,))))
 
 
@@ -138,22 +138,19 @@ def experiment(name: str, default: Experiment) -> Experiment:
     )
 
 
-def continuation(name: str, changed: Experiment, ending: str) -> Experiment:
-    """`changed`, an experiment made from the preset `name`, with the run it starts from, if it continues one.
+def continuation(name: str, changed: Experiment, first: Experiment | None) -> Experiment:
+    """`changed`, an experiment made from the preset `name`, starting from the run `first` if it continues one.
 
-    That run's name has the same `ending`, for the same changes were made to it. In a version with fewer stages the
-    continuation takes as many epochs as the last of them.
+    A continuation takes as many epochs as the last stage of the run that it continues.
     """
-    preset = PRESETS[name]
+    preset, training = PRESETS[name], changed.training
     if preset.continues is None:
         return changed
-    training = changed.training
-    if training.start_from is None:
-        start = os.path.join(changed.results_dir, preset.continues + ending)
-        training = dataclasses.replace(training, start_from=start)
+    if first is not None:
+        training = dataclasses.replace(training, start_from=first.run_dir)
     if training.epochs == preset.training.epochs:
         training = dataclasses.replace(training, epochs=_last_stage(training.stages))
-    return dataclasses.replace(changed, training=training)
+    return dataclasses.replace(changed, training=dataclasses.replace(training, stages=preset.training.stages))
 
 
 def listing() -> str:

@@ -72,6 +72,31 @@ def test_table_2_of_several_seeds_continues_the_run_of_the_same_seed() -> None:
         assert then.seed == seed
 
 
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        ("--training.learning_rate 1e-4", "_learning_rate0.0001"),  # which the continuations have in any case
+        ("--training.schedule constant --training.epochs 9", "_schedule-constant_epochs9"),
+        ("--model.latent_units 20 --seed 4", "_latent_units20_seed4"),
+        ("--grid training.learning_rate 1e-4", "_learning_rate0.0001"),
+        ("--model.k 50", "_k50"),
+    ],
+)
+def test_table_2_with_changes_starts_from_the_runs_of_the_same_set(words: str, ending: str) -> None:
+    experiments = planned(f"--preset table2 {words}")
+    unchanged = planned("--preset table2")
+    vae, vae_to_iwae, iwae, iwae_to_vae = experiments
+    assert vae_to_iwae.training.start_from == vae.run_dir and iwae_to_vae.training.start_from == iwae.run_dir
+    assert vae_to_iwae.name == f"mnist_vae_k1_1layer_then_iwae_k50{ending}"
+    assert not {e.name for e in experiments if e not in unchanged} & {e.name for e in unchanged}
+
+
+def test_a_change_that_the_run_before_cannot_have_is_refused_with_its_name() -> None:
+    words = "--preset mnist_vae_k1_1layer_then_iwae_k50 --model.estimator sampled"
+    with pytest.raises(ConfigError, match=r"^model\.estimator: .* \(in mnist_vae_k1_1layer, which .* continues\)$"):
+        planned(words)
+
+
 def test_a_continuation_with_a_name_starts_from_the_same_run_as_without() -> None:
     words = "--preset mnist_vae_k1_1layer_then_iwae_k50 --training.stages 4"
     without, named = planned(words) + planned(f"{words} --name own")

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from wrong_configurations import WRONG, changed
 
 from iwae import config
-from iwae.cli import command_line
+from iwae.cli import command_line, running
 from iwae.config import ConfigError, Evaluation, Experiment, Model, Training
-from iwae.experiment import Interrupted, RunError
+from iwae.runs.folder import RunError
+from iwae.runs.process import Interrupted
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEFAULT = Experiment("run")
 
 
@@ -61,6 +62,9 @@ def test_wrong_option_is_refused_in_one_line_that_names_the_parameter(changes: d
         (["--model.hidden-units", "none"], {"model.hidden_units": [[]]}),
         (["--tasks", "evaluate", "plot"], {"tasks": ["evaluate", "plot"]}),
         (["--tasks", "evaluate,plot", "--seed", "7"], {"tasks": ["evaluate", "plot"], "seed": 7}),
+        (["--training.epsilon", "1", "--training.epsilon", "2"], {"training.epsilon": 2.0}),
+        (["--training.epsilon", "1e-5"], {"training.epsilon": 1e-5}),
+        (["--name=--run"], {"name": "--run"}),
         (["--overwrite"], {"overwrite": True}),
         (["--overwrite", "True"], {"overwrite": True}),
         (["--overwrite", "--model.k", "5"], {"overwrite": True, "model.k": 5}),
@@ -69,6 +73,7 @@ def test_wrong_option_is_refused_in_one_line_that_names_the_parameter(changes: d
         (["--training.learning-rate", "1e-4"], {"training.learning_rate": 1e-4}),
         (["--training.epsilon", "1"], {"training.epsilon": 1.0}),
         (["--model.objective", "renyi", "--model.alpha", "-1.5"], {"model.objective": "renyi", "model.alpha": -1.5}),
+        (["--model.objective", "renyi", "--model.alpha", "-1e-5"], {"model.objective": "renyi", "model.alpha": -1e-5}),
         (["--data.name", "my data/x.npz"], {"data.name": "my data/x.npz"}),
         (["--data.path", "cache"], {"data.path": "cache"}),
         ([], {}),
@@ -79,6 +84,22 @@ def test_words_are_understood(words: list[str], changes: dict | None) -> None:
         changes = {"model.latent_units": [50, 20], "model.hidden_units": [[200, 200], [100, 100]]}
     expected = config.from_dict(changed(config.to_dict(DEFAULT), changes))
     assert parse(words, DEFAULT) == expected
+
+
+def test_a_made_name_follows_the_words_and_a_given_one_stays() -> None:
+    assert parse([], Experiment()).name == Experiment().name
+    assert parse(["--model.k", "5"], config.replace(config.DEFAULT, {"name": None})).name == "digits_iwae_k5"
+    assert parse(["--model.k", "5"], config.DEFAULT).name == "digits_iwae_k50"
+    assert parse(["--model.k", "5", "--name", "mine"], Experiment()).name == "mine"
+
+
+def test_parameters_without_effect_are_told(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--training.schedule multistep --training.milestones 3 9 20 --training.epochs 9 --training.stages 4"
+    assert run_main(monkeypatch, lambda experiment: None, words.split()) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "note: training.milestones: 20 ignored, after the 9 training.epochs",
+        "note: training.stages: 4 ignored, training.schedule is 'multistep'",
+    ]
 
 
 def test_none_and_empty_lists_can_be_given_back() -> None:
@@ -150,8 +171,8 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
 
 def run_main(monkeypatch: pytest.MonkeyPatch, run: Any, words: Sequence[str], default: Any = lambda: DEFAULT) -> Any:
     """The exit status of `main` with a stand-in for the function that trains."""
-    monkeypatch.setattr(command_line, "run", run)
-    monkeypatch.setattr(command_line, "run_apart", run)  # of several experiments
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(running, "run_in_child", run)  # of several experiments
     with pytest.raises(SystemExit) as ended:
         command_line.main(default, words)
     return ended.value.code
@@ -235,6 +256,18 @@ def test_names_of_a_grid(words: str, expected: list[str]) -> None:
     assert names(words) == expected
 
 
+def test_names_of_a_grid_over_a_default_that_is_named_by_its_parameters() -> None:
+    default = config.replace(config.DEFAULT, {"name": None})
+    assert names("--grid model.k 5 50 --grid seed 123 7", default) == [
+        "digits_iwae_k5", "digits_iwae_k5_seed7", "digits_iwae_k50", "digits_iwae_k50_seed7",
+    ]  # fmt: skip
+    assert names("--grid evaluation.k 1 5", default) == [
+        "digits_iwae_k50_evaluation_k1",
+        "digits_iwae_k50_evaluation_k5",
+    ]
+    assert names("--grid model.k 5 --name own", default) == ["own_k5"]
+
+
 def test_grid_over_two_layers_of_hidden_units() -> None:
     words = "--model.latent-units 4 3 --grid model.hidden_units 9,8/7 6/none"
     experiments, _ = command_line.plan(words.split(), DEFAULT)
@@ -276,7 +309,7 @@ def test_all_runs_are_tried_and_failures_told_at_the_end(capsys: pytest.CaptureF
         done.append(experiment.name)
 
     experiments, _ = command_line.plan("--grid seed 1 2 3 4 5".split(), DEFAULT)
-    assert command_line.run_all(experiments, run) == 1
+    assert running.run_all(experiments, run) == 1
     assert done == ["run_seed1", "run_seed5"]
     out, err = capsys.readouterr()
     assert out.splitlines() == [
