@@ -5,6 +5,7 @@ from collections.abc import Callable
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib._pylab_helpers import Gcf
 from matplotlib.figure import Figure
 
 TITLE = "a_run$^$ (digits, IWAE, k = 7)"  # as mathematics this would be an error
@@ -29,7 +30,7 @@ def says_what_it_shows(make: Callable[[], Figure], heading: str, labels: list, e
     before = dict(matplotlib.rcParams)
     figure = make()
     figure.canvas.draw()  # warnings, also those of the layout, are errors
-    assert dict(matplotlib.rcParams) == before
+    assert dict(matplotlib.rcParams) == before and not Gcf.figs  # nothing is kept by pyplot
     title = figure.get_suptitle()
     assert heading in title and title.replace("\n", " ").endswith(TITLE)
     assert len(figure.axes) == len(labels)
