@@ -60,15 +60,6 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
     return "tf.function retracing" not in record.getMessage()
 
 
-def describe() -> str:
-    """The GPUs, or the CPU with its number of cores."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
-    return ", ".join(names) or f"CPU, {os.cpu_count()} cores"
-
-
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
     """Holds back standard error, C++ code's too, and lets through at the end what is not known noise."""

@@ -14,14 +14,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from iwae import bounds, config, device, evaluation, training
+from iwae import bounds, config, evaluation, hardware, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.diagnostics import plot
 from iwae.figures import style
 from iwae.model import IWAE
 from iwae.runs import checkpoints
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Run, prepared_images
 
@@ -40,10 +40,13 @@ def run(experiment: Experiment) -> Run:
     with folder.opened(), Signals() as signals:
         redo = "train" not in experiment.tasks
         accepted: list[str] = []
+        folder.check_whole()
         if not experiment.overwrite:
             experiment = folder.with_kept_parameters(experiment)
             accepted = folder.check_same_parameters(experiment)
         dataset = load_data(experiment)
+        if not experiment.overwrite:
+            folder.check_same_data(dataset.fingerprint)
         trained = not experiment.overwrite and folder.has_trained_weights(needed=redo)
         model = build_model(experiment, dataset, folder if trained else None)
         if not trained and redo:
@@ -52,11 +55,9 @@ def run(experiment: Experiment) -> Run:
             )
         if experiment.overwrite:
             folder.move_aside()
-        before = folder.environment()
-        environment = before if trained and before else _environment(dataset)  # of the training
-        changed = before.get("changed_parameters", []) + accepted
-        if changed:
-            environment["changed_parameters"] = changed
+        environment = folder.environment() or _environment(dataset)  # of the training
+        if not trained:
+            _note_changes(environment, _environment(dataset), folder, accepted)
         folder.write_experiment(experiment, environment)
         if not trained:
             folder.discard_results()
@@ -77,6 +78,7 @@ def load_run(folder: str | PathLike[str]) -> Run:
         raise RunError(f"{folder}: expected the folder of a run, with experiment.json, found none")
     experiment = opened.read_experiment()
     dataset = load_data(experiment)
+    opened.check_same_data(dataset.fingerprint)
     if not opened.weights.exists():
         raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
     return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.read_evaluation())
@@ -125,7 +127,6 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
     Raises:
         ConfigError, RunError: the weights are not there, damaged, or those of another network.
     """
-    device.start_tensorflow()
     settings = experiment.model
     model = IWAE(
         input_dim=dataset.train.shape[1],
@@ -208,7 +209,7 @@ def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:
 
 def _read_evaluation(folder: Folder, experiment: Experiment) -> dict[str, Any]:
     try:
-        return folder.read_evaluation()
+        return folder.current_evaluation()
     except RunError as error:
         if "evaluate" not in experiment.tasks:
             raise
@@ -253,7 +254,25 @@ def _evaluated(run: Run) -> Run:
         # What other tasks measured stays: the weights are the same, and each entry says what else it was made with.
         of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
         results[split] |= {name: run.evaluation[split][name] for name in of_others}
+        results[split][WEIGHTS] = run.folder.recorded_checksum()
     return run.with_evaluation(results)
+
+
+def _note_changes(
+    environment: dict[str, Any], now: dict[str, Any], folder: Folder, changed_parameters: list[str]
+) -> None:
+    """Adds to the environment of a training what is another now that it goes on, and warns of it.
+
+    The same bits are promised for the same versions, device and number of threads only.
+    """
+    update = checkpoints.latest_update(folder.checkpoints)
+    others = {name: value for name, value in now.items() if environment.get(name) != value}
+    if others and update:
+        environment.setdefault("stretches", []).append({"from_update": update, **others})
+        changes = "; ".join(f"{name} was {environment.get(name)}, is {value}" for name, value in others.items())
+        warnings.warn(f"{folder} goes on after update {update} under other conditions ({changes})", stacklevel=3)
+    if changed_parameters:
+        environment["changed_parameters"] = environment.get("changed_parameters", []) + changed_parameters
 
 
 def _environment(dataset: loading.Dataset) -> dict[str, Any]:
@@ -261,7 +280,8 @@ def _environment(dataset: loading.Dataset) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
-        "device": device.describe(),
+        "device": hardware.describe(),
+        "threads": hardware.threads(),
         "git_commit": _git_commit(),
         "dataset_fingerprint": dataset.fingerprint,
     }

@@ -18,6 +18,7 @@ from iwae.runs import checkpoints
 from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
+WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
 
 
 class RunError(RuntimeError):
@@ -102,6 +103,15 @@ class Folder:
             _check_evaluation(f"{self.evaluation_json}: {split}", entries)
         return values
 
+    def current_evaluation(self) -> dict[str, Any]:
+        """`read_evaluation`, without what was measured with other weights than those that are here."""
+        weights = self.recorded_checksum()
+        return {
+            split: entries
+            for split, entries in self.read_evaluation().items()
+            if weights is None or entries.get(WEIGHTS, weights) == weights
+        }
+
     # ---- writing ----
 
     def write_experiment(self, experiment: Experiment, environment: Mapping[str, Any]) -> None:
@@ -119,14 +129,19 @@ class Folder:
 
     # ---- weights ----
 
+    def recorded_checksum(self) -> str | None:
+        """The checksum that the weights were written with; None for runs of an early version, and before there are any."""
+        try:
+            return self.checksum.read_bytes()[:64].decode("ascii", "replace")
+        except FileNotFoundError:
+            return None
+
     def weights_are_whole(self) -> bool:
         """Whether there are weights with the checksum they were written with; runs of an early version have none."""
         if not self.weights.exists():
             return False
-        if not self.checksum.exists():
-            return True
-        recorded = self.checksum.read_bytes()[:64].decode("ascii", "replace")
-        return recorded == hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        recorded = self.recorded_checksum()
+        return recorded is None or recorded == hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def has_trained_weights(self, needed: bool) -> bool:
         """Whether training is done. Damaged weights count if they are `needed`, or if no checkpoint can replace them.
@@ -148,7 +163,7 @@ class Folder:
         Raises:
             RunError: evaluation.json is damaged.
         """
-        evaluation = self.read_evaluation()
+        evaluation = self.current_evaluation()
         test = evaluation.get("test", {})
         done = {
             "train": True,
@@ -182,6 +197,31 @@ class Folder:
         of_tasks = config.TASK_PARAMETERS
         kept = {name: here for name, here, _ in found if name in of_tasks and not asked & set(of_tasks[name])}
         return config.replace(experiment, kept)
+
+    def check_whole(self) -> None:
+        """Refuses weights and checkpoints without the parameters they belong to: they would be taken for any run's.
+
+        Raises:
+            RunError: experiment.json is missing beside them.
+        """
+        if not self.is_run() and (self.weights.exists() or checkpoints.latest_update(self.checkpoints)):
+            raise RunError(
+                f"{self.experiment_json}: expected the parameters of the run whose weights or checkpoints are there, "
+                "found none; put the file back, or move the others away"
+            )
+
+    def check_same_data(self, fingerprint: str) -> None:
+        """Refuses other data than the run that is here was trained on.
+
+        Raises:
+            RunError: their fingerprint is another one.
+        """
+        before = self.environment().get("dataset_fingerprint", fingerprint)
+        if before != fingerprint:
+            raise RunError(
+                f"{self}: expected the data that the run was trained on (fingerprint {str(before)[:12]}...), got others "
+                f"({fingerprint[:12]}...)"
+            )
 
     def check_same_parameters(self, experiment: Experiment) -> list[str]:
         """Refuses an experiment with other parameters than the run that is here, if there is one.
