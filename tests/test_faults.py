@@ -13,8 +13,8 @@ import pytest
 
 import iwae
 from iwae import config
-from iwae.experiment import is_finished
 from iwae.runs import checkpoints, log
+from iwae.runs.folder import Folder
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
@@ -35,7 +35,7 @@ def experiment(results_dir, **changes):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
-    return iwae.run(experiment(results)).folder
+    return iwae.run(experiment(results)).folder.path
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_damaged_evaluation_is_named_and_made_anew(done, folder, content):
     (folder / "evaluation.json").write_bytes(content)
     with pytest.raises(iwae.RunError, match=r"evaluation\.json: expected (JSON|named values), got"):
         iwae.load_run(folder)
-    assert not is_finished(experiment(folder.parent))
+    assert not Folder(folder).is_finished(experiment(folder.parent))
     with pytest.warns(UserWarning, match=r"evaluation\.json: expected (JSON|named values), got.*; it is made anew"):
         iwae.run(experiment(folder.parent))
     assert (folder / "evaluation.json").read_bytes() == (done / "evaluation.json").read_bytes()
@@ -143,11 +143,72 @@ def test_a_log_lost_while_training_comes_back_from_the_checkpoint(done, folder):
 
 
 def test_what_a_killed_process_left_is_removed(folder):
-    for name in (".part.weights.h5", ".experiment.json.99.part"):
-        (folder / name).write_bytes(b"half")
-    (folder / ".plots.part").mkdir()
+    """And nothing else: a name must be of our making."""
+    (folder / ".experiment.json.99-0123abcd.part").write_bytes(b"half")
+    others = (".depart", ".apart.d", "part_two", ".experiment.json.part")
+    for name in others:
+        (folder / name).write_bytes(b"mine")
     iwae.run(experiment(folder.parent))
-    assert not list(folder.rglob("*part*"))
+    assert not (folder / ".experiment.json.99-0123abcd.part").exists()
+    assert all((folder / name).read_bytes() == b"mine" for name in others)
+
+
+# ---- what does not belong together ----
+
+
+def test_an_evaluation_of_other_weights_is_made_anew(done, folder):
+    """Weights and checkpoints deleted, as in a fresh clone, and trained again; and weights of another training."""
+    planted = json.loads((folder / "evaluation.json").read_text())
+    planted["test"]["nll"] = 1.0
+    for old in ("", "0" * 64):
+        if old:
+            planted["test"]["weights_sha256"] = old
+        else:
+            (folder / "model.weights.h5").unlink()
+            shutil.rmtree(folder / "checkpoints")
+        (folder / "evaluation.json").write_text(json.dumps(planted))
+        assert not Folder(folder).is_finished(experiment(folder.parent))
+        run = iwae.run(experiment(folder.parent))
+        assert run.evaluation == json.loads((done / "evaluation.json").read_text())
+    assert Folder(folder).is_finished(experiment(folder.parent))
+
+
+@pytest.mark.parametrize("lost", [(), ("model.weights.h5",)])
+def test_weights_without_their_parameters_are_no_run_s(folder, lost):
+    for name in ("experiment.json", *lost):
+        (folder / name).unlink()
+    with pytest.raises(iwae.RunError, match=r"experiment\.json: expected the parameters of the run whose weights or che"):
+        iwae.run(experiment(folder.parent, seed=77))
+
+
+def test_a_checkpoint_of_another_seed_is_refused(folder):
+    (folder / "model.weights.h5").unlink()
+    values = json.loads((folder / "experiment.json").read_text())
+    (folder / "experiment.json").write_text(json.dumps(values | {"seed": 77}))
+    with pytest.raises(iwae.RunError, match="expected a checkpoint of this run, got one of a run with other parameters"):
+        iwae.run(experiment(folder.parent, seed=77))
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(folder):
+    values = json.loads((folder / "experiment.json").read_text())
+    values["environment"]["dataset_fingerprint"] = "0" * 64
+    (folder / "experiment.json").write_text(json.dumps(values))
+    for act in (lambda: iwae.load_run(folder), lambda: iwae.run(experiment(folder.parent))):
+        with pytest.raises(iwae.RunError, match=r"expected the data that the run was trained on \(fingerprint 00000000000"):
+            act()
+
+
+def test_a_training_that_goes_on_under_other_conditions_says_so(folder):
+    (folder / "model.weights.h5").unlink()
+    values = json.loads((folder / "experiment.json").read_text())
+    values["environment"]["tensorflow"] = "2.0"
+    (folder / "experiment.json").write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match=r"goes on after update 13 under other conditions \(tensorflow was 2\.0, is "):
+        iwae.run(experiment(folder.parent))
+    environment = json.loads((folder / "experiment.json").read_text())["environment"]
+    assert environment["tensorflow"] == "2.0"
+    (stretch,) = environment["stretches"]
+    assert stretch["from_update"] == 13 and list(stretch) == ["from_update", "tensorflow"]
 
 
 # ---- where nothing can be written ----
@@ -158,7 +219,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(iwae.RunError, match=r"checkpoints/0000000013\.npz: File too large; the last checkpoint is"):
+        with pytest.raises(iwae.RunError, match=r"checkpoints/0000000013\.npz: File too large$"):
             iwae.run(experiment(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

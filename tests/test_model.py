@@ -198,7 +198,7 @@ def test_a_gaussian_model_starts_with_a_density_of_the_data(mean, std):
     """Whatever the scale of the data, the bound is finite and near that of data and noise of one scale."""
     random = np.random.default_rng(0)
     x = (mean + std * random.standard_normal((B, D))).astype(np.float32)
-    model = make(likelihood="gaussian", scrambled=False, data_mean=np.full(D, mean), data_std=np.full(D, std))
+    model = make(likelihood="gaussian", scrambled=False, data_moments=(np.full(D, mean), np.full(D, std)))
     bound = bounds.elbo(model.log_weights(x, 50, (0, 0))).numpy()
     entropy = D * (np.log(std or 1.0) + 0.5 * np.log(2 * np.pi))
     assert np.all(np.abs(bound + entropy) < 20 + D)  # a few nats of mean squares and KL
@@ -213,8 +213,8 @@ def test_wrong_arguments_are_refused_in_one_line():
         ({"objective": "elbow"}, r"model\.objective: expected one of .*got 'elbow'"),
         ({"estimator": "guess"}, r"model\.estimator: expected one of .*got 'guess'"),
         ({"likelihood": "poisson"}, r"likelihood: expected 'bernoulli' or 'gaussian', got 'poisson'"),
-        ({"data_mean": np.zeros(D + 1)}, r"data_mean: expected shape \(7,\), got \(8,\)"),
-        ({"data_std": np.zeros((1, D))}, r"data_std: expected shape \(7,\), got \(1, 7\)"),
+        ({"data_moments": (np.zeros(D + 1), np.ones(D))}, r"data_moments: expected a mean of shape \(7,\), got \(8,\)"),
+        ({"data_moments": (np.zeros(D), np.ones((1, D)))}, r"data_moments: expected a standard d.* \(7,\), got \(1, 7\)"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):

@@ -19,10 +19,11 @@ SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 
-from iwae.cli import command_line
-from iwae.runs import process
+import iwae
+from iwae.cli import running
 from iwae.config import ConfigError, Experiment
-from iwae.experiment import RunError, _Signals
+from iwae.runs.folder import RunError
+from iwae.runs.process import Signals
 
 
 def run(experiment):
@@ -31,7 +32,7 @@ def run(experiment):
     (folder / "pid").write_text(str(os.getpid()))
     what = WHAT[experiment.seed]
     if what == "wait":
-        with _Signals():
+        with Signals():
             (folder / "waiting").touch()
             try:
                 time.sleep(60)
@@ -45,11 +46,11 @@ def run(experiment):
 
 
 WHAT = {1: None, 2: RunError("no space"), 3: ConfigError("name: taken"), 4: ZeroDivisionError("x"), 5: "die", 6: "wait"}
-process.run = run
+iwae.run = run
 
 if __name__ == "__main__":
     experiments = [Experiment(f"run{seed}", seed=int(seed), results_dir=sys.argv[1]) for seed in sys.argv[2:]]
-    sys.exit(command_line.run_all(experiments, process.run_apart))
+    sys.exit(running.run_all(experiments, running.run_in_child))
 """
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 import iwae
 from iwae import config, training
-from iwae.experiment import build_model, is_finished
+from iwae.experiment import build_model
+from iwae.runs.folder import Folder
 from iwae.runs import log
 
 ROOT = Path(iwae.__file__).parents[1]
@@ -148,30 +150,54 @@ def test_a_parameter_of_a_task_that_is_not_asked_for_may_differ(done):
     asked = set(result.experiment.tasks)
     others = {"evaluation.snr_samples": 7, "evaluation.ais_chains": 3, "evaluation.tightness_examples": 2}
     assert not asked & {"snr", "tightness"}
-    assert is_finished(config.replace(result.experiment, others))
+    assert Folder(folder).is_finished(config.replace(result.experiment, others))
     assert iwae.run(config.replace(result.experiment, others)).experiment == result.experiment  # as they were
     for task, name in (("snr", "evaluation.snr_samples"), ("tightness", "evaluation.ais_chains")):
         with pytest.raises(iwae.ConfigError, match=re.escape(name)):
-            is_finished(config.replace(result.experiment, {name: others[name], "tasks": (*asked, task)}))
+            Folder(folder).is_finished(config.replace(result.experiment, {name: others[name], "tasks": (*asked, task)}))
 
 
 def test_overwrite_starts_afresh(done, tmp_path):
-    """Nothing of the run before is left, and the loss of its files is what was asked for."""
+    """The run before is moved aside, whole; files that are none of ours stay where they are."""
     folder = tmp_path / "tiny"
     (folder / "plots").mkdir(parents=True)
     old = config.to_dict(experiment(tmp_path, seed=6))
     (folder / "experiment.json").write_text(json.dumps(old))
     (folder / "model.weights.h5").write_bytes(b"old")
     (folder / "plots" / "old.png").write_bytes(b"old")
+    (folder / "notes.txt").write_bytes(b"mine")
     new = experiment(tmp_path, tasks=("train",))
     with pytest.raises(iwae.ConfigError, match=r"seed was 6, is 5.*--overwrite"):
         iwae.run(new)
     assert (folder / "model.weights.h5").read_bytes() == b"old"
     fresh = iwae.run(config.replace(new, {"overwrite": True}))
     assert not (folder / "plots").exists() and not (folder / "evaluation.json").exists()
+    assert (folder / "notes.txt").read_bytes() == b"mine"
+    aside = folder / "overwritten-1"
+    assert json.loads((aside / "experiment.json").read_text()) == old
+    assert (aside / "model.weights.h5").read_bytes() == (aside / "plots" / "old.png").read_bytes() == b"old"
     result, _ = done
     for one, two in zip(fresh.model.variables, result.model.variables, strict=True):
         np.testing.assert_array_equal(one, two)  # the same seed gives the same run
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [{"data.batch_size": 5000}, {"tasks": ("evaluate",)}, {"training.start_from": "nowhere"}, {"data.name": "no.npz"}],
+)
+def test_a_refused_overwrite_leaves_the_run_as_it_is(done, tmp_path, refused):
+    _, folder = done
+    copy = shutil.copytree(folder, tmp_path / "tiny")
+    before = state(copy)
+    with pytest.raises((iwae.ConfigError, iwae.RunError)):
+        iwae.run(experiment(tmp_path, overwrite=True, **refused))
+    assert changed(before, state(copy)) <= {".lock"}
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path):
+    with pytest.raises(iwae.ConfigError, match="no such file"):
+        iwae.run(experiment(tmp_path, **{"data.name": str(tmp_path / "missing.npz")}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import reference
 import tensorflow as tf
 from scipy import special, stats
 
-from iwae import bounds, evaluation, training
+from iwae import batches, bounds, evaluation
 from iwae.model import IWAE
 
 B, D = 5, 7  # as in reference.LinearGaussian
@@ -101,11 +101,11 @@ def test_evaluation_agrees_with_quadrature(likelihood):
 
 def fit(model, x, learning_rates, calls, batch):
     """Training through the compiled loop: one learning rate after the other, each for `calls` blocks of updates."""
-    model.hold(training.ResidentImages(x, stochastic=False))
+    model.hold(batches.ResidentImages(x, stochastic=False))
     model.compile(optimizer=keras.optimizers.Adam(epsilon=1e-4))
     for i, rate in enumerate(learning_rates):
         model.optimizer.learning_rate.assign(rate)
-        blocks = training.index_blocks(len(x), batch, len(x) // batch, seed=i)
+        blocks = batches.index_blocks(len(x), batch, len(x) // batch, seed=i)
         model.fit(blocks, steps_per_epoch=calls, shuffle=False, verbose=0)
 
 
@@ -120,7 +120,7 @@ def test_a_trained_linear_vae_is_the_maximum_likelihood_of_probabilistic_pca():
     variance = eigenvalues[q:].mean()
     best = -0.5 * (D * math.log(2 * math.pi) + np.log(eigenvalues[:q]).sum() + (D - q) * math.log(variance) + D)
 
-    model = IWAE(D, (q,), ((),), objective="vae_analytic_kl", likelihood="gaussian", k=5, data_mean=x.mean(axis=0))
+    model = IWAE(D, (q,), ((),), objective="vae_analytic_kl", likelihood="gaussian", k=5, data_moments=(x.mean(axis=0), x.std(axis=0)))
     model.decoder[0].log_std.bias.assign(np.full(D, 0.5 * math.log(variance)))
     model.decoder[0].log_std.trainable = False
     model.encoder[0].log_std.kernel.assign(np.zeros((D, q)))  # the exponential of a linear layer starts anywhere
@@ -144,7 +144,7 @@ def test_training_on_the_camel_comes_near_its_density():
     density = stats.norm.pdf(test, 1, 0.5) / 2 + stats.norm.pdf(test, -1, 0.5) / 2
     below = {}
     for objective in ("vae", "iwae"):
-        model = IWAE(1, (1,), ((5, 5),), objective=objective, k=20, likelihood="gaussian", data_std=train.std(axis=0))
+        model = IWAE(1, (1,), ((5, 5),), objective=objective, k=20, likelihood="gaussian", data_moments=(np.zeros(1), train.std(axis=0)))
         fit(model, train, (3e-3, 1e-3, 3e-4), calls=20, batch=20)
         difference = np.log(density[:, 0]) - log_p_by_quadrature(model, test)
         below[objective] = difference.mean()

@@ -10,12 +10,13 @@ import tensorflow as tf
 from scipy import stats
 
 import iwae
-from iwae import config, evaluation, training
+from iwae import batches, config, evaluation
 from iwae.cli import presets
 from iwae.config import Experiment
 from iwae.data import loading
 from iwae.diagnostics import quadrature
 from iwae.model import IWAE
+from iwae.report import records as report_records
 from iwae.report import tables
 
 # ---- quadrature ----
@@ -101,12 +102,12 @@ def test_a_gaussian_decoder_starts_stable_with_every_seed(name: str) -> None:
     def fresh(seed: int) -> tuple[IWAE, np.ndarray]:
         data = loading.load_dataset(preset.data.name, seed=seed, synthetic_examples=examples)
         sizes = {"latent_units": preset.model.latent_units, "hidden_units": preset.model.hidden_units}
-        scale = {"data_mean": data.train_mean, "data_std": data.train_std}
+        scale = {"data_moments": (data.train_mean, data.train_std)}
         model = IWAE(data.train.shape[1], **sizes, **scale, k=preset.model.k, likelihood="gaussian", seed=seed)
         return model, data.train
 
     model, images = fresh(0)
-    model.hold(training.ResidentImages(images, stochastic=False))
+    model.hold(batches.ResidentImages(images, stochastic=False))
     model.images.values = tf.Variable(images)
     model.seed = tf.Variable(0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=False)
@@ -176,7 +177,7 @@ def test_a_continued_run_goes_from_the_weights_of_the_first_to_the_report(tmp_pa
         np.testing.assert_allclose(one, two, atol=1e-6)
     assert after.experiment.model.objective == "iwae"
 
-    records, problems = tables.find([], tmp_path)
+    records, problems = report_records.find([], tmp_path)
     assert problems == [] and "| vae, k = 3 |" in tables.tables(records, tmp_path)
     (tmp_path / "first" / "model.weights.h5").unlink()
     iwae.load_run(tmp_path / "then")  # needs the first run no more

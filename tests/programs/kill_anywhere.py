@@ -28,9 +28,8 @@ from iwae.runs import checkpoints, log  # noqa: E402
 
 SMALL = (
     *("--training.epochs", "20", "--training.updates-per-call", "8", "--model.k", "5"),
-    *("--evaluation.k", "500", "--evaluation.examples", "50"),
+    *("--evaluation.k", "500", "--evaluation.examples", "50", "--training.checkpoint-seconds", "0.1"),
 )
-CHECKPOINT_SECONDS = 0.1
 
 # In the order in which a run comes to them, with how often each is drawn.
 MOMENTS = {
@@ -68,7 +67,7 @@ class Process:
             "compilation": begun,
             "training": self.new("checkpoints"),
             "checkpoint": self.new("checkpoints"),
-            "weights": self.new(".part.weights.h5") or self.new("model.weights.h5"),
+            "weights": self.new("model.weights.h5.sha256") or self.new("model.weights.h5"),
             "evaluation": begun and (self.folder / "model.weights.h5").exists(),
             "plotting": begun and (self.folder / "evaluation.json").exists(),
         }[moment]
@@ -185,11 +184,8 @@ def same(a: dict, b: dict) -> bool:
 def run_child(results: str) -> None:
     """The default experiment made small, as `python experiments.py` would do it."""
     import experiments
-    from iwae import training
     from iwae.cli import command_line
 
-    training.Bookkeeper.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
-    training.Bookkeeper.CHECKPOINT_SHARE = 1.0
     command_line.main(experiments.experiment, ["--name", "run", "--results-dir", results, *SMALL])
 
 

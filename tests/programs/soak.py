@@ -20,16 +20,16 @@ sys.path.insert(0, str(ROOT))
 
 from iwae.runs import checkpoints, log  # noqa: E402
 
-CHECKPOINT_SECONDS = 3.0
-FOREVER = ("--training.schedule", "constant", "--training.epochs", "1000000", "--training.updates-per-call", "10")
+FOREVER = (
+    *("--training.schedule", "constant", "--training.epochs", "1000000", "--training.updates-per-call", "10"),
+    *("--training.checkpoint-seconds", "3"),
+)
 
 
 def run_child(results: str) -> None:
     import experiments
-    from iwae import training
     from iwae.cli import command_line
 
-    training.Bookkeeper.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     command_line.main(experiments.experiment, ["--name", "soak", "--results-dir", results, *FOREVER])
 
 
