@@ -5,6 +5,7 @@ setup(
     version="0.1.0",
     description="Variational and importance weighted autoencoders in TensorFlow 2 and Keras",
     packages=find_packages(include=["iwae", "iwae.*"]),
+    package_data={"iwae": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18",
@@ -13,18 +14,18 @@ setup(
         "numpy",
         "progressbar2",
         "matplotlib",
-        "pooch",  # downloads, checksums, the cache folder
+        "pooch>=1.6",  # downloads, checksums, the cache folder
         "scipy",  # chardata.mat
+        "pandas>=2.2.1",  # the report's tables
         # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only
         "arviz-stats>=0.5; python_version >= '3.11'",
         "arviz>=0.17,<1; python_version < '3.11'",
         "scikit-learn",  # the digits dataset, PCA
-        "tyro",  # the command line, from the dataclasses
         "tensorboard",  # TensorFlow writes TensorBoard scalars only where it is installed
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
-        "test": ["pytest", "hypothesis", "ruff", "mypy"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },
     entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},
 )

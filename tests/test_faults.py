@@ -177,7 +177,7 @@ def test_an_evaluation_of_other_weights_is_made_anew(done, folder):
 def test_weights_without_their_parameters_are_no_run_s(folder, lost):
     for name in ("experiment.json", *lost):
         (folder / name).unlink()
-    with pytest.raises(iwae.RunError, match=r"experiment\.json: expected the parameters of the run whose weights or che"):
+    with pytest.raises(iwae.RunError, match=r"experiment\.json: expected the parameters of the run whose weights"):
         iwae.run(experiment(folder.parent, seed=77))
 
 
@@ -185,7 +185,7 @@ def test_a_checkpoint_of_another_seed_is_refused(folder):
     (folder / "model.weights.h5").unlink()
     values = json.loads((folder / "experiment.json").read_text())
     (folder / "experiment.json").write_text(json.dumps(values | {"seed": 77}))
-    with pytest.raises(iwae.RunError, match="expected a checkpoint of this run, got one of a run with other parameters"):
+    with pytest.raises(iwae.RunError, match="expected a checkpoint of this run, got one of a run with other"):
         iwae.run(experiment(folder.parent, seed=77))
 
 
@@ -194,7 +194,7 @@ def test_other_data_than_the_run_was_trained_on_are_refused(folder):
     values["environment"]["dataset_fingerprint"] = "0" * 64
     (folder / "experiment.json").write_text(json.dumps(values))
     for act in (lambda: iwae.load_run(folder), lambda: iwae.run(experiment(folder.parent))):
-        with pytest.raises(iwae.RunError, match=r"expected the data that the run was trained on \(fingerprint 00000000000"):
+        with pytest.raises(iwae.RunError, match=r"expected the data that the run was trained on \(fingerprint 0000"):
             act()
 
 

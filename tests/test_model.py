@@ -214,7 +214,7 @@ def test_wrong_arguments_are_refused_in_one_line():
         ({"estimator": "guess"}, r"model\.estimator: expected one of .*got 'guess'"),
         ({"likelihood": "poisson"}, r"likelihood: expected 'bernoulli' or 'gaussian', got 'poisson'"),
         ({"data_moments": (np.zeros(D + 1), np.ones(D))}, r"data_moments: expected a mean of shape \(7,\), got \(8,\)"),
-        ({"data_moments": (np.zeros(D), np.ones((1, D)))}, r"data_moments: expected a standard d.* \(7,\), got \(1, 7\)"),
+        ({"data_moments": (np.zeros(D), np.ones((1, D)))}, r"data_moments: expected a standard .* got \(1, 7\)"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):

@@ -16,8 +16,8 @@ import pytest
 import iwae
 from iwae import config, training
 from iwae.experiment import build_model
-from iwae.runs.folder import Folder
 from iwae.runs import log
+from iwae.runs.folder import Folder
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(

@@ -120,7 +120,8 @@ def test_a_trained_linear_vae_is_the_maximum_likelihood_of_probabilistic_pca():
     variance = eigenvalues[q:].mean()
     best = -0.5 * (D * math.log(2 * math.pi) + np.log(eigenvalues[:q]).sum() + (D - q) * math.log(variance) + D)
 
-    model = IWAE(D, (q,), ((),), objective="vae_analytic_kl", likelihood="gaussian", k=5, data_moments=(x.mean(axis=0), x.std(axis=0)))
+    moments = x.mean(axis=0), np.ones(D)
+    model = IWAE(D, (q,), ((),), objective="vae_analytic_kl", likelihood="gaussian", k=5, data_moments=moments)
     model.decoder[0].log_std.bias.assign(np.full(D, 0.5 * math.log(variance)))
     model.decoder[0].log_std.trainable = False
     model.encoder[0].log_std.kernel.assign(np.zeros((D, q)))  # the exponential of a linear layer starts anywhere
@@ -144,7 +145,8 @@ def test_training_on_the_camel_comes_near_its_density():
     density = stats.norm.pdf(test, 1, 0.5) / 2 + stats.norm.pdf(test, -1, 0.5) / 2
     below = {}
     for objective in ("vae", "iwae"):
-        model = IWAE(1, (1,), ((5, 5),), objective=objective, k=20, likelihood="gaussian", data_moments=(np.zeros(1), train.std(axis=0)))
+        moments = np.zeros(1), train.std(axis=0)
+        model = IWAE(1, (1,), ((5, 5),), objective=objective, k=20, likelihood="gaussian", data_moments=moments)
         fit(model, train, (3e-3, 1e-3, 3e-4), calls=20, batch=20)
         difference = np.log(density[:, 0]) - log_p_by_quadrature(model, test)
         below[objective] = difference.mean()

@@ -130,7 +130,7 @@ class Folder:
     # ---- weights ----
 
     def recorded_checksum(self) -> str | None:
-        """The checksum that the weights were written with; None for runs of an early version, and before there are any."""
+        """The checksum that the weights were written with; None where there is none, as in runs of an early version."""
         try:
             return self.checksum.read_bytes()[:64].decode("ascii", "replace")
         except FileNotFoundError:
@@ -219,8 +219,8 @@ class Folder:
         before = self.environment().get("dataset_fingerprint", fingerprint)
         if before != fingerprint:
             raise RunError(
-                f"{self}: expected the data that the run was trained on (fingerprint {str(before)[:12]}...), got others "
-                f"({fingerprint[:12]}...)"
+                f"{self}: expected the data that the run was trained on (fingerprint {str(before)[:12]}...), "
+                f"got others ({fingerprint[:12]}...)"
             )
 
     def check_same_parameters(self, experiment: Experiment) -> list[str]:
