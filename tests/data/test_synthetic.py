@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 import iwae
-from iwae import config, evaluation, training
+from iwae import batches, config, evaluation
 from iwae.cli import presets
 from iwae.config import Experiment
 from iwae.data import loading
@@ -101,12 +101,12 @@ def test_a_gaussian_decoder_starts_stable_with_every_seed(name: str) -> None:
     def fresh(seed: int) -> tuple[IWAE, np.ndarray]:
         data = loading.load_dataset(preset.data.name, seed=seed, synthetic_examples=examples)
         sizes = {"latent_units": preset.model.latent_units, "hidden_units": preset.model.hidden_units}
-        scale = {"data_mean": data.train_mean, "data_std": data.train_std}
+        scale = {"data_moments": (data.train_mean, data.train_std)}
         model = IWAE(data.train.shape[1], **sizes, **scale, k=preset.model.k, likelihood="gaussian", seed=seed)
         return model, data.train
 
     model, images = fresh(0)
-    model.hold(training.ResidentImages(images, stochastic=False))
+    model.hold(batches.ResidentImages(images, stochastic=False))
     model.images.values = tf.Variable(images)
     model.seed = tf.Variable(0)
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=False)
@@ -164,7 +164,7 @@ def test_a_continued_run_goes_from_the_weights_of_the_first_to_the_report(tmp_pa
         "tasks": ["train", "evaluate"],
         "training.schedule": "constant",
         "training.epochs": 1,
-        "training.learning_rate": 1e-12,
+        "training.learning_rate": 1e-10,
         "training.start_from": first.run_dir,
     }
     then = config.replace(TINY, common | other)
