@@ -76,13 +76,13 @@ def _kind(annotation: Any) -> Kind:
     return Kind(tuple, item=_kind(arguments[0])) if origin is tuple else Kind(annotation)
 
 
-def kinds(section: type[Any]) -> dict[str, Kind]:
+def kinds(section: type) -> dict[str, Kind]:
     """What the value of every field of a section may be."""
     return _kinds(section)
 
 
 @functools.cache
-def _kinds(section: type[Any]) -> dict[str, Kind]:
+def _kinds(section: type) -> dict[str, Kind]:
     hints = typing.get_type_hints(section, include_extras=True)
     return {entry.name: _kind(hints[entry.name]) for entry in dataclasses.fields(section)}
 
