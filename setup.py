@@ -14,7 +14,9 @@ setup(
         "numpy",
         "progressbar2",
         "matplotlib",
-        "pooch>=1.6",  # downloads, checksums, the cache folder
+        "requests",  # downloads
+        "urllib3>=2.2",
+        "platformdirs",  # the cache folder
         "scipy",  # chardata.mat
         "pandas>=2.2.1",  # the report's tables
         # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only

@@ -59,10 +59,10 @@ INCIDENTAL = (
 
 @dataclass(frozen=True)
 class Task:
-    """Done only if asked for: a line about it; the entry of "test" in evaluation.json that is there once done."""
+    """Done only if asked for: a line about it; the key under "test" in evaluation.json that is there once done."""
 
     about: str
-    entry: str
+    key: str
 
 
 TASKS: dict[str, Task] = {
@@ -71,7 +71,6 @@ TASKS: dict[str, Task] = {
     "snr": Task("signal-to-noise ratio of the gradients over k", "gradient_snr"),
 }
 TASK_NAMES = ("train", "evaluate", "plot", *TASKS)
-LAST_PLOT = "active_units"  # where it is, task plot is done
 MAX_STAGES = 12
 VAE_OBJECTIVES = ("vae", "vae_analytic_kl")
 
@@ -441,8 +440,10 @@ def _made_name(experiment: Experiment) -> str:
     return "{}_{}_k{}".format(*(name_part(name, values[name]) for name in main)) + name_ending(values, changed)
 
 
-def tasks_of(parameter: str) -> tuple[str, ...]:
-    """The tasks that depend on a parameter, if only some do; else ()."""
-    section, _, name = parameter.rpartition(".")
-    tags = kinds(Evaluation)[name].tags if section == "evaluation" else ()
-    return next((tag for tag in tags if isinstance(tag, Belongs)), ())
+TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
+    f"evaluation.{name}": tag
+    for name, kind in kinds(Evaluation).items()
+    for tag in kind.tags
+    if isinstance(tag, Belongs)
+}
+"""The tasks that depend on a parameter, for those on which not all do."""

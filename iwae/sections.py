@@ -76,9 +76,13 @@ def _kind(annotation: Any) -> Kind:
     return Kind(tuple, item=_kind(arguments[0])) if origin is tuple else Kind(annotation)
 
 
-@functools.cache
-def kinds(section: type[Any]) -> dict[str, Kind]:
+def kinds(section: type) -> dict[str, Kind]:
     """What the value of every field of a section may be."""
+    return _kinds(section)
+
+
+@functools.cache
+def _kinds(section: type) -> dict[str, Kind]:
     hints = typing.get_type_hints(section, include_extras=True)
     return {entry.name: _kind(hints[entry.name]) for entry in dataclasses.fields(section)}
 
@@ -130,7 +134,8 @@ def _converted(path: str, value: Any, kind: Kind) -> Any:
     """
     if value is None and kind.optional:
         return None
-    converted, is_number = None, isinstance(value, numbers.Real) and not isinstance(value, bool)
+    converted: Any = None
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind.type is tuple and isinstance(value, list | tuple):
         converted = tuple(_converted(f"{path}[{i}]", item, kind.item) for i, item in enumerate(value))
     elif kind.type is int and is_number and isinstance(value, numbers.Integral) and abs(int(value)) <= INT32_MAX:

@@ -57,7 +57,7 @@ def test_analytic_kl_is_the_mean_of_the_sampled_one():
     k = 10_000
     model = make(objective="vae_analytic_kl")
     terms = model.log_weight_terms(data(), reference.noise(k, B, (2,)))
-    analytic = (terms.log_likelihood - model.training_log_weights(terms)).numpy()
+    analytic = (terms.log_likelihood - model.training_log_weights(terms, model.objective)).numpy()
     np.testing.assert_allclose(analytic, np.broadcast_to(analytic[0], (k, B)), atol=1e-5)  # no noise in it
     sampled = (terms.log_posterior[0] - terms.log_prior[0]).numpy()
     assert np.all(np.abs(sampled.mean(axis=0) - analytic[0]) < 4 * sampled.std(axis=0) / np.sqrt(k))
@@ -120,7 +120,7 @@ def test_gradient_is_eq_14_for_every_weight(depth):
     """sum_i w~_i grad log w_i with the weights from the reference and one gradient a sample."""
     model, x, noise = make(depth), data(), reference.noise(K, B, DEPTHS[depth][0])
     of_examples = np.float32([0.1, 0.3, 0.2, 0.0, 0.4])
-    bound, gradients = model.estimator(model, x, noise, tf.constant(of_examples), None)
+    bound, gradients = model.estimator(model, model.objective, x, noise, tf.constant(of_examples), None)
     log_weights = reference.log_weights(reference.weights_of(model), x, noise)
     np.testing.assert_allclose(bound, of_examples @ reference.bound(log_weights), atol=1e-4)
 
@@ -138,7 +138,7 @@ def test_gradient_is_eq_14_for_every_weight(depth):
 def test_gradient_is_the_slope_of_the_reference(depth, likelihood):
     """Along one random direction in each weight tensor, by central differences in float64."""
     model, x, noise = make(depth, likelihood), data(likelihood), reference.noise(K, B, DEPTHS[depth][0])
-    _, gradients = model.estimator(model, x, noise, tf.fill([B], 1 / B), None)
+    _, gradients = model.estimator(model, model.objective, x, noise, tf.fill([B], 1 / B), None)
     weights, random, h = reference.weights_of(model), np.random.default_rng(1), 1e-5
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         direction = random.standard_normal(variable.shape)
@@ -158,7 +158,7 @@ def test_l_1_of_iwae_is_the_vae(k):
     results = {}
     for objective in ("vae", "iwae"):
         model = make(objective=objective, k=k)
-        results[objective] = model.estimator(model, x, noise, weights, None)
+        results[objective] = model.estimator(model, model.objective, x, noise, weights, None)
     (vae, vae_gradients), (iwae, iwae_gradients) = results.values()
     if k == 1:
         np.testing.assert_allclose(vae, iwae, rtol=1e-6)

@@ -125,7 +125,9 @@ def test_a_finished_run_is_left_as_it_is(start, tmp_path: Path) -> None:
     experiment = Experiment("run1", seed=1, results_dir=str(tmp_path / "results"))
     (folder / "experiment.json").write_text(config.to_json(experiment))
     (folder / "model.weights.h5").touch()
-    (folder / "evaluation.json").write_text('{"test": {}}')
+    (folder / "evaluation.json").write_text(
+        '{"test": {"nll": 9.5, "nll_stderr": 0.1, "examples": 3, "k": 5, "active_units": [1]}}'
+    )
     out, _ = start(1).communicate(timeout=60)
     assert "run1: finished before, left as it is" in out and not (folder / "pid").exists()
     (folder / "evaluation.json").unlink()

@@ -452,7 +452,7 @@ def test_partial_batches_count_exactly(tmp_path):
     exact = reference.LinearGaussian(1, n=23 + 300)
     x, valid, log_p, log_p_valid = exact.x[:23], exact.x[23:], exact.log_p[:23].mean(), exact.log_p[23:].mean()
     options = {"stochastic": False, "batch": 5, "seed": 1, "folder": Folder(tmp_path)}
-    training.train(exact.model, x, valid, settings(learning_rate=1e-30, epochs=1), **options)
+    training.train(exact.model, x, valid, settings(learning_rate=1e-10, epochs=1), **options)
     (row,) = log.read(tmp_path / "log.csv")
     assert row["train_bound"] == pytest.approx(log_p, abs=1e-4)
     assert row["valid_bound"] == pytest.approx(log_p_valid, abs=1e-4)  # 250 + 50 of them

@@ -180,9 +180,10 @@ def _value(name: str, words: Sequence[str]) -> Any:
     if kind.optional and none:
         return None
     if kind.type is tuple and kind.item.type is tuple:
-        return [[] if word.lower() == "none" else _items(word, kind.item.item.type) for word in words]
+        lists = [[] if word.lower() == "none" else word.split(",") for word in words]
+        return [[_scalar(part, kind.item.item.type) for part in parts] for parts in lists]
     if kind.type is tuple:
-        return [] if none else [value for word in words for value in _items(word, kind.item.type)]
+        return [] if none else [_scalar(part, kind.item.type) for word in words for part in word.split(",")]
     return True if kind.type is bool and not words else _scalar(_only(name, words), kind.type)
 
 
@@ -190,10 +191,6 @@ def _only(name: str, words: Sequence[str]) -> str:
     if len(words) != 1:
         raise ConfigError(f"{name}: expected one value, got {shown(' '.join(words)) if words else 'none'}")
     return words[0]
-
-
-def _items(word: str, type: Callable) -> list[Any]:
-    return [_scalar(part, type) for part in word.split(",")]
 
 
 def _scalar(word: str, type: Callable) -> Any:

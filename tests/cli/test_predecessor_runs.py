@@ -27,7 +27,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = {split: images[f"x_{split}"].reshape(-1, 784).astype(np.float32) for split in loading.SPLITS}
     (folder / "binarized_mnist").mkdir()
     path = folder / "binarized_mnist" / loading.PARSED
-    np.savez(path, largest=np.array(1), **images, **loading._derived(examples))
+    loading.write_parsed(path, loading.CATALOGUE["binarized_mnist"], {**images, **loading.derived(examples)})
     return folder
 
 

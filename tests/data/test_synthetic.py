@@ -165,7 +165,7 @@ def test_a_continued_run_goes_from_the_weights_of_the_first_to_the_report(tmp_pa
         "tasks": ["train", "evaluate"],
         "training.schedule": "constant",
         "training.epochs": 1,
-        "training.learning_rate": 1e-12,
+        "training.learning_rate": 1e-10,
         "training.start_from": first.run_dir,
     }
     then = config.replace(TINY, common | other)
