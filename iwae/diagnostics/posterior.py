@@ -9,7 +9,7 @@ in `iwae.diagnostics.annealing`.
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy import special
 from iwae import layers
 from iwae.diagnostics import annealing
 from iwae.figures.posterior import chosen_inputs, latent_pairs_of, posterior_input_of
+from iwae.model import IWAE
 from iwae.runs.run import Run
 
 ENTRIES = ("posterior",)  # of evaluation.json
@@ -33,12 +34,15 @@ COARSENESS = 0.02  # nats by which log p(x) may depend on the grid before there 
 DRAWS = 100_000  # from q, in groups over which q_IW is averaged
 ROWS = 10_000  # samples in one matrix product
 
+Axes = tuple[np.ndarray, ...]
+LogJoint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class GridPosterior:
     """The posterior of one input on a grid; densities [G2, G1] as of `np.meshgrid`, or [G1] for one latent unit."""
 
-    axes: tuple[np.ndarray, ...]  # evenly spaced points along each latent dimension: [G1], [G2]
+    axes: Axes  # evenly spaced points along each latent dimension: [G1], [G2]
     log_evidence: float  # log p(x) by quadrature, nats
     true: np.ndarray  # p(z | x), per unit of area (length)
     q_iw: dict[int, np.ndarray]  # q_IW by k; that of k = 1 is q
@@ -68,13 +72,13 @@ class GridPosterior:
         )
 
 
-def applies(model) -> bool:
+def applies(model: IWAE) -> bool:
     """Whether `on_grid` can be had of `model`: one stochastic layer of one or two units."""
     return len(model.latent_units) == 1 and model.latent_units[0] <= 2
 
 
 def on_grid(
-    model, images: np.ndarray, seed: int, ks: Sequence[int] = (1, 10, 100), points: int = 200
+    model: IWAE, images: np.ndarray, seed: int, ks: Sequence[int] = (1, 10, 100), points: int = 200
 ) -> list[GridPosterior]:
     """The true posterior of each image [n, D], and q_IW for each of `ks`, on a grid of `points` along each dimension.
 
@@ -95,11 +99,13 @@ def on_grid(
     return [_on_grid(model, log_joint, image, [seed, i], ks, points) for i, image in enumerate(images)]
 
 
-def _on_grid(model, log_joint, image, seed, ks, points):
+def _on_grid(
+    model: IWAE, log_joint: LogJoint, image: np.ndarray, seed: list[int], ks: Sequence[int], points: int
+) -> GridPosterior:
     mean, log_std = (values.numpy()[0].astype(np.float64) for values in model.encoder[0](image[None]))
     std = np.exp(log_std)
 
-    def log_q(z):
+    def log_q(z: np.ndarray) -> np.ndarray:
         return -0.5 * np.sum(np.log(2 * np.pi) + ((z - mean) / std) ** 2, axis=-1) - np.log(std).sum()
 
     drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
@@ -131,7 +137,7 @@ def _on_grid(model, log_joint, image, seed, ks, points):
     return result
 
 
-def _share(log_weight, log_weights, k):
+def _share(log_weight: np.ndarray, log_weights: np.ndarray, k: int) -> np.ndarray:
     """E[k w / (w + w_2 + ... + w_k)] for log w [G], by the mean over groups of log weights [DRAWS] of draws from q."""
     if k == 1:
         return np.ones(len(log_weight))
@@ -143,14 +149,14 @@ def _share(log_weight, log_weights, k):
     return k * np.exp(np.interp(log_weight, table, values) + np.minimum(log_weight - low, 0))
 
 
-def _compiled_log_joint(model):
+def _compiled_log_joint(model: IWAE) -> LogJoint:
     """log p(x, z), a function of x [D] and z [N, d] -> [N], nats."""
 
     @tf.function(jit_compile=True)
-    def of_rows(x, z):
+    def of_rows(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         return model.log_likelihood(x[None], z[:, None])[:, 0] + layers.standard_gaussian_log_prob(z)
 
-    def log_joint(x, z):
+    def log_joint(x: np.ndarray, z: np.ndarray) -> np.ndarray:
         parts = np.arange(-(-len(z) // ROWS) * ROWS) % len(z)  # filled up, so that one shape is compiled, and cut
         rows = z.astype(np.float32)[parts].reshape(-1, ROWS, z.shape[1])
         x = tf.constant(x, tf.float32)
@@ -159,7 +165,14 @@ def _compiled_log_joint(model):
     return log_joint
 
 
-def _axes_around_mass(log_joint, drawn, joint_of_drawn, mean, std, points):
+def _axes_around_mass(
+    log_joint: Callable[[np.ndarray], np.ndarray],
+    drawn: np.ndarray,
+    joint_of_drawn: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    points: int,
+) -> tuple[Axes, float]:
     """Axes of a grid around what matters of the posterior and of q; log p(x) on one around the former alone.
 
     What matters is found on three coarse grids, each finer, and among draws of q, which hit a mode that is narrower
@@ -177,21 +190,21 @@ def _axes_around_mass(log_joint, drawn, joint_of_drawn, mean, std, points):
     return axes, _log_integral(log_joint(_points(closer)), closer)
 
 
-def _log_integral(values, axes):
+def _log_integral(values: np.ndarray, axes: Axes) -> float:
     """Logarithm of the integral of exp(values), [G] at the points of a grid."""
     return float(np.logaddexp.reduce(values)) + sum(math.log(axis[1] - axis[0]) for axis in axes)
 
 
-def _axes(low, high, points):
+def _axes(low: np.ndarray, high: np.ndarray, points: int) -> Axes:
     return tuple(np.linspace(a, b, points) for a, b in zip(low, high, strict=True))
 
 
-def _points(axes):
+def _points(axes: Axes) -> np.ndarray:
     """All points of a grid, the first dimension running fastest: [G, d]."""
     return np.stack([values.ravel() for values in np.meshgrid(*axes)], axis=-1)
 
 
-def _divergence(density, log_true):
+def _divergence(density: np.ndarray, log_true: np.ndarray) -> float:
     """KL(density || true) by quadrature on points [G], the density normalized there; nats."""
     density = density / density.sum()
     inside = density > 0

@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
-from iwae import layers
+from iwae.model import IWAE
 
 Array = np.ndarray
 REACH = 8.0  # the prior's mass outside of +-8 standard deviations is 1e-15
@@ -12,7 +13,7 @@ POINTS = 4001  # of the grid over z; also resolves what is 0.01 wide
 
 
 class OneDimensional(NamedTuple):
-    """What `plots.one_dimensional` shows; densities are per unit of x or z."""
+    """What `iwae.figures.densities.one_dimensional` shows; densities are per unit of x or z."""
 
     x: Array  # [n], data values
     model_density: Array  # [n], p(x)
@@ -26,12 +27,12 @@ class OneDimensional(NamedTuple):
     posterior_x: float
 
 
-def applies(model) -> bool:
+def applies(model: IWAE) -> bool:
     """Whether `model` has one-dimensional Gaussian data and one stochastic layer of one unit."""
-    return model.input_dim == 1 and model.latent_units == (1,) and isinstance(model.decoder[0], layers.GaussianLayer)
+    return model.input_dim == 1 and model.latent_units == (1,) and model.likelihood == "gaussian"
 
 
-def log_marginal(model, x: Array) -> Array:
+def log_marginal(model: IWAE, x: Array) -> Array:
     """log p(x) = log of the integral of N(z; 0, 1) p(x | z) over z: x [n] -> [n], nats."""
     z = _grid()
     mean, scale = _conditional(model.decoder[0], z)
@@ -45,7 +46,7 @@ def log_marginal(model, x: Array) -> Array:
     )
 
 
-def one_dimensional(model, x: Array, posterior_x: float, reach: float = 4.0) -> OneDimensional:
+def one_dimensional(model: IWAE, x: Array, posterior_x: float, reach: float = 4.0) -> OneDimensional:
     """The densities of a model that `applies` accepts.
 
     Args:
@@ -79,11 +80,11 @@ def _grid() -> Array:
     return np.linspace(-REACH, REACH, POINTS)
 
 
-def _conditional(layer, inputs: Array) -> tuple[Array, Array]:
+def _conditional(layer: keras.Layer, inputs: Array) -> tuple[Array, Array]:
     """Mean and standard deviation [n] that a Gaussian layer of one unit gives for inputs [n]."""
     mean, log_std = layer(np.asarray(inputs, np.float32)[:, None])
     return np.asarray(mean[:, 0], np.float64), np.exp(np.asarray(log_std[:, 0], np.float64))
 
 
-def _log_normal(value, mean, scale) -> Array:
+def _log_normal(value: Array | float, mean: Array | float, scale: Array | float) -> Array:
     return -0.5 * (np.log(2 * np.pi) + ((value - mean) / scale) ** 2) - np.log(scale)

@@ -1,13 +1,15 @@
-"""`iwae.posterior`: densities on a grid and resampled draws, against Gaussian posteriors and quadrature."""
+"""Posterior densities on a grid and resampled draws, against Gaussian posteriors and quadrature."""
 
 import dataclasses
 import math
 
+import keras
 import numpy as np
 import pytest
 import reference
 from scipy import stats
 
+from iwae import resampling
 from iwae.diagnostics import posterior, quadrature
 from iwae.model import IWAE
 
@@ -99,7 +101,7 @@ def test_the_divergence_of_q_iw_falls_with_k(gaussian):
 def test_resampled_draws_have_the_mean_of_q_iw(gaussian):
     """Each input's own, also in the last batch, which is not full."""
     k, n = 10, 5300
-    (draws,) = posterior.resample(gaussian.model, np.repeat(X, n, axis=0), k, seed=3)
+    (draws,) = resampling.resample(gaussian.model, np.repeat(X, n, axis=0), k, seed=3)
     for found, grid, q in zip(draws.reshape(len(X), n, 2), gaussian.grids, gaussian.q, strict=True):
         mean = np.sum(points(grid) * grid.q_iw[k][..., None], axis=(0, 1)) / np.sum(grid.q_iw[k])
         error = found.std(axis=0) / math.sqrt(n)
@@ -110,7 +112,7 @@ def test_resampled_draws_have_the_mean_of_q_iw(gaussian):
 def test_the_layers_of_a_resampled_draw_belong_together():
     """With q the exact posterior, draws of both layers have its covariance."""
     linear, n = reference.LinearGaussian(2), 4000
-    drawn = np.hstack(posterior.resample(linear.model, np.repeat(linear.x[:1], n, axis=0), k=5, seed=0))
+    drawn = np.hstack(resampling.resample(linear.model, np.repeat(linear.x[:1], n, axis=0), k=5, seed=0))
     _, covariance, _ = reference.gaussian_posterior(linear.model, linear.x[:1])
     variance = np.diag(covariance)
     error = np.sqrt((np.outer(variance, variance) + covariance**2) / n)
@@ -212,3 +214,21 @@ def test_q_iw_of_two_samples_is_its_double_integral(curved):
     error = spread / math.sqrt(posterior.DRAWS / 2) + 2e-4  # groups of two draws; of q 6e-5 is off the grid
     assert np.all(np.abs(grid.q_iw[2] / q - expected) < 5 * error)
     assert np.ptp(expected) > 0.5  # or it would be a weak test
+
+
+def test_the_quadrature_is_for_networks_of_one_s_own_too():
+    def network():
+        x = keras.Input((1,))
+        return keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(1, kernel_initializer="zeros")(x)])
+
+    model = IWAE(1, (1,), ((),), likelihood="gaussian", network=(network(), network()))
+    assert quadrature.applies(model)
+    found = quadrature.one_dimensional(model, np.linspace(-12, 12, 801), posterior_x=0.5)
+    assert np.sum(found.model_density) * 24 / 800 == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "inputs", "latent"), [("bernoulli", 1, 1), ("gaussian", 2, 1), ("gaussian", 1, 2)]
+)
+def test_the_quadrature_is_for_one_gaussian_dimension_of_data_and_latent_space(likelihood, inputs, latent):
+    assert not quadrature.applies(IWAE(inputs, (latent,), ((),), likelihood=likelihood))
