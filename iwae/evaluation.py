@@ -26,7 +26,7 @@ ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior m
 ENTRIES = (
     "examples", "k", "nll", "nll_stderr", "bounds", "elbo", "reconstruction", "kl", "active_units",
     "effective_sample_size", "nll_active_units_only", "true_log_likelihood",
-    "weights_sha256",
+    "weights_sha256", "binarization",
 )  # fmt: skip
 """What an evaluation writes into the entry of a split in evaluation.json; tasks add others."""
 

@@ -1,30 +1,14 @@
 """Exact quantities of a model with one latent unit and one-dimensional data, by quadrature over the latent unit."""
 
-from typing import NamedTuple
-
 import keras
 import numpy as np
 
+from iwae.figures.densities import OneDimensional
 from iwae.model import IWAE
 
 Array = np.ndarray
 REACH = 8.0  # the prior's mass outside of +-8 standard deviations is 1e-15
 POINTS = 4001  # of the grid over z; also resolves what is 0.01 wide
-
-
-class OneDimensional(NamedTuple):
-    """What `iwae.figures.densities.one_dimensional` shows; densities are per unit of x or z."""
-
-    x: Array  # [n], data values
-    model_density: Array  # [n], p(x)
-    encoder_mean: Array  # [n], of q(z | x)
-    encoder_scale: Array  # [n]
-    z: Array  # [m], latent values
-    decoder_mean: Array  # [m], of p(x | z)
-    decoder_scale: Array  # [m]
-    posterior: Array  # [m], p(z | x) for x = posterior_x
-    q: Array  # [m], q(z | x) for x = posterior_x
-    posterior_x: float
 
 
 def applies(model: IWAE) -> bool:
