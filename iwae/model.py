@@ -6,8 +6,12 @@ Axis order everywhere: [k, B, D] (importance samples, examples, dimensions). The
     ... -> p(z_1 | z_2) -> p(x | z_1)             the generative network (decoder), which mirrors it; p(z_L) = N(0, I)
 """
 
+import inspect
+import itertools
 import numbers
-from collections.abc import Sequence
+import types
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
@@ -260,9 +264,12 @@ class IWAE(keras.Model):
         parameters = self._decode(z)
         return tf.sigmoid(parameters) if self.likelihood == "bernoulli" else parameters[0]
 
-    def sample(self, n: int, seed: Seed) -> tf.Tensor:
-        """n images from the prior: ancestral samples of the latent layers, then E[x | z_1]. -> [n, D]."""
-        return self.decode_mean(self.sample_latents(n, seed))
+    def sample(self, n: int, seed: Seed = None) -> tf.Tensor:
+        """n images from the prior: ancestral samples of the latent layers, then E[x | z_1]. -> [n, D].
+
+        `seed` None: that of the model, so the same images at every call.
+        """
+        return self.decode_mean(self.sample_latents(n, (self.seed, 0) if seed is None else seed))
 
     def sample_latents(self, n: int, seed: Seed) -> tf.Tensor:
         """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1]."""
@@ -279,16 +286,91 @@ class IWAE(keras.Model):
         return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
 
     def _checked(self, x: ArrayLike) -> tf.Tensor:
-        images = tf.convert_to_tensor(x, tf.float32)
-        if images.shape.rank != 2 or images.shape[-1] != self.input_dim:
-            raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(images.shape)}")
-        return images
+        images = tf.convert_to_tensor(x)
+        if images.shape.rank is not None:  # Keras forgets it where images of several shapes were used
+            self._check_shape(images.shape)
+        return tf.cast(images if images.shape.rank == 2 else tf.reshape(images, [-1, self.input_dim]), tf.float32)
+
+    def _check_shape(self, shape: tf.TensorShape) -> None:
+        if shape.rank < 2 or shape[1:].num_elements() != self.input_dim:
+            raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(shape)}")
+
+    def check(self, x: ArrayLike, stacklevel: int = 2) -> None:
+        """Looks at images before they are used: [n, D], or [n, ...] with D numbers each.
+
+        Warns, `stacklevel` calls up, of grey values under a Bernoulli likelihood, which takes them without complaint.
+
+        Raises:
+            ValueError: there are none, or they have another shape or values that the likelihood does not have.
+        """
+        values = np.asarray(x)
+        self._check_shape(tf.TensorShape(values.shape))
+        if not values.size or values.dtype.kind not in "buif":
+            raise ValueError(f"x: expected numbers, got {f'dtype {values.dtype}' if values.size else 'no examples'}")
+        low, high = values.min(), values.max()
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise ValueError(f"x: expected finite numbers, got {low if np.isnan(low) or np.isinf(low) else high}")
+        if self.likelihood != "bernoulli":
+            return
+        if low < 0 or high > 1:
+            hint = " (divide grey values by 255)" if low >= 0 and high <= 255 else ""
+            raise ValueError(f"x: expected values from 0 to 1 with likelihood 'bernoulli', got {low} to {high}{hint}")
+        if not np.all((values == 0) | (values == 1)):
+            warnings.warn(
+                "x: grey values as Bernoulli targets: the bounds are not log likelihoods; draw binary pixels first: "
+                "x = np.random.default_rng(0).random(x.shape) < x",
+                stacklevel=stacklevel + 1,
+            )
+
+    def _look_at(self, data: Any) -> Any:
+        """Checks what Keras is given, and returns it: arrays whole, of anything that gives batches the first one."""
+        first = data
+        if isinstance(data, tf.data.Dataset):
+            first = next(iter(data.take(1)), None)
+        elif isinstance(data, keras.utils.PyDataset):
+            first = data[0]
+        elif isinstance(data, types.GeneratorType):
+            first = next(data, None)
+            data = (batch for batch in itertools.chain([first], data))
+        x = _images_in(first)
+        if hasattr(x, "__array__"):
+            self.check(x, stacklevel=4)
+        return data
 
     # ---- training --------------------------------------------------------------------------------------------------
 
     def compile(self, *args: Any, jit_compile: bool = True, **kwargs: Any) -> None:
         """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it."""
         super().compile(*args, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Keras's own, which it leaves undone where `compile` is overridden: for `keras.models.load_model`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As in Keras: maximizes the bound of images x, an array [n, D] or whatever Keras takes batches from.
+
+        Images of another shape with D numbers each, such as [n, 28, 28], are flattened. Targets are ignored. Images are
+        looked at as in `check`, of a dataset or generator the first batch only.
+
+        Raises:
+            ValueError: as in `check`, and for `sample_weight`.
+        """
+        given = _arguments(super().fit, x, *args, **kwargs)
+        if given.get("validation_data") is not None:
+            given["validation_data"] = self._look_at(given["validation_data"])
+        return super().fit(**given | ({} if self.images is not None else {"x": self._look_at(x)}))
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Keras: the mean bound of images, as `fit` takes them, with k samples, in nats."""
+        given = _arguments(super().evaluate, x, *args, **kwargs)
+        looked_at = given.get("_use_cached_eval_dataset")  # by `fit`, which evaluates its validation data
+        return super().evaluate(**given | ({} if looked_at else {"x": self._look_at(x)}))
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """As in Keras: log weights [n, k] of images, as `fit` takes them, in nats; see `call`."""
+        return super().predict(self._look_at(x), *args, **kwargs)
 
     @property
     def encoder_variables(self) -> list[keras.Variable]:
@@ -323,10 +405,9 @@ class IWAE(keras.Model):
         (`compile` with `jit_compile` on, which is the default here); its noise depends on the seed and on the number of
         the update alone, so results do not depend on how updates are cut into blocks.
         """
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.images is not None:
-            return self._train_on_block(x)
-        x = tf.cast(x, tf.float32)
+            return self._train_on_block(keras.utils.unpack_x_y_sample_weight(data)[0])
+        x = self._checked(_images_in(data))
         valid = tf.ones([tf.shape(x)[0]])
         bound, gradients = self.gradients_of_update(x, valid)
         self.apply_gradients(gradients)
@@ -357,10 +438,10 @@ class IWAE(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x = self._checked(_images_in(data))
         seed = rng.stream(self.seed, self.bound_tracker.count, "test")
         noise = self.draw_noise(self.samples_per_example, _examples(x), seed)
-        bound = self.objective(self.log_weight_terms(tf.cast(x, tf.float32), noise).log_weights())
+        bound = self.objective(self.log_weight_terms(x, noise).log_weights())
         self.bound_tracker.update_state(bound)
         return {"bound": self.bound_tracker.result()}
 
@@ -422,6 +503,23 @@ def _check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[i
     if found != [[1, size] for size in sizes]:
         expected = " and ".join(f"[N, {size}]" for size in sizes)
         raise ValueError(f"network: expected {expected} from {what} for [N, {inputs}], got {found} for [1, {inputs}]")
+
+
+def _arguments(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Arguments of a method of Keras by their names; raises ValueError for weights of examples, which it may drop."""
+    given = inspect.signature(method).bind(*args, **kwargs).arguments
+    for name in ("sample_weight", "class_weight"):
+        if given.get(name) is not None:
+            raise ValueError(f"{name}: expected none, for every example counts the same, got some")
+    return given | given.pop("kwargs", {})
+
+
+def _images_in(data: Any) -> Any:
+    """x of what Keras makes steps from; raises ValueError for weights of examples."""
+    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError("sample_weight: expected none, for every example counts the same, got some")
+    return x
 
 
 def _examples(x: tf.Tensor) -> int | tf.Tensor:

@@ -1,5 +1,6 @@
 """Progress bars on standard error: one line that moves on a terminal, a line every ten seconds in a log file."""
 
+import collections
 import datetime
 import sys
 import time
@@ -12,6 +13,7 @@ from progressbar.bar import ProgressBarMixinBase
 
 SECONDS_ON_A_TERMINAL, SECONDS_IN_A_FILE = 0.1, 10.0
 SECONDS_OF_THE_TIME_LEFT = 20  # it is judged from so many of the last: an epoch's end, which is slower, counts in part
+SECONDS_WITHOUT_IT = 3  # after the first update, which compiles and says nothing about those to come
 
 
 class Bar:
@@ -27,16 +29,27 @@ class Bar:
     def __init__(self, total: int, label: str, done: int = 0, **variables: str):
         self._total, self._step = total, done
         self._last: dict[str, Any] = {}
+        self._started, self._seen = time.monotonic(), collections.deque[tuple[float, int]]()
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
         self._bar = _start(total, label, done, variables)
 
     def update(self, step: int, **values: Any) -> None:
         """Shows that `step` steps are done, at most so often as the output can bear."""
-        self._step, self._last = step, values
-        if time.monotonic() - self._drawn >= self._interval and step < self._total:
-            self._drawn = time.monotonic()
-            self._bar.update(step, **values)
+        now = time.monotonic()
+        self._seen.append((now, step))
+        while len(self._seen) > 2 and now - self._seen[1][0] > SECONDS_OF_THE_TIME_LEFT:
+            self._seen.popleft()
+        self._step, self._last = step, values | {"left": self._time_left()}
+        if now - self._drawn >= self._interval and step < self._total:
+            self._drawn = now
+            self._bar.update(step, **self._last)
+
+    def _time_left(self) -> str | None:
+        (then, first), (now, step) = self._seen[0], self._seen[-1]
+        if now - then < SECONDS_WITHOUT_IT or step <= first:
+            return None
+        return f"{_duration((self._total - step) * (now - then) / (step - first))} left"
 
     def __enter__(self) -> "Bar":
         return self
@@ -44,6 +57,8 @@ class Bar:
     def __exit__(
         self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            self._last["left"] = f"in {_duration(time.monotonic() - self._started)}"
         self._bar.variables.update(self._last)  # drawn with the last state, and that once
         if error is not None and self._step > self._bar.value:
             self._bar.update(self._step, force=True)
@@ -54,20 +69,21 @@ def _start(total: int, label: str, done: int, variables: Mapping[str, str]) -> p
     widgets: list[Any] = [label, " ", progressbar.Percentage(), " ", progressbar.Bar(), " "]
     for name, pattern in variables.items():
         widgets += [_Variable(name, pattern), "  "]
-    widgets.append(
-        progressbar.AdaptiveETA(
-            samples=datetime.timedelta(seconds=SECONDS_OF_THE_TIME_LEFT),
-            format_not_started=" ",
-            format_zero=" ",
-            format="%(eta)s left",
-            format_finished="in %(elapsed)s",
-        )
-    )
+    widgets.append(_Variable("left", "{value}"))
     bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr).start()
     if done:
-        bar.extra.clear()  # of the samples that the time left is judged from: the bar always starts at 0
         bar.update(done, force=True)
     return bar
+
+
+def starting(run: str, epochs: int, examples: int, done: int, device: str) -> str:
+    """One line about a training before its first bar: the run, its epochs and how many of them are done, the device."""
+    goes_on = f" from epoch {done + 1}" if done else ""
+    return f"{run}: {epochs:,} epochs of {examples:,} examples{goes_on}, on {device}; the first update compiles"
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class _Variable(progressbar.Variable):

@@ -1,9 +1,11 @@
 """Draws that stand nearer to the posterior than those of q: one of k, picked by its importance weight."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from iwae import estimators, rng
+from iwae import bounds, estimators, rng
 from iwae.model import IWAE
 
 PROPOSALS = 100  # draws from q, of which one is picked, where a figure shows resampled draws
@@ -17,13 +19,32 @@ def resample(model: IWAE, images: np.ndarray, k: int, seed: int) -> list[np.ndar
 
     -> for each stochastic layer, from the data upwards, [n, D_l]. Repeat an image to have several draws.
     """
+
+    def picked(log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(estimators.draw_index(log_weights, seed), k, axis=0)
+
+    return _summed(model, images, k, seed, picked)
+
+
+def weighted_mean(model: IWAE, images: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
+    """E[z | x] for each image [n, D] by self-normalised importance sampling with k draws from q.
+
+    -> for each stochastic layer, from the data upwards, [n, D_l].
+    """
+    return _summed(model, images, k, seed, lambda log_weights, _: bounds.normalized_weights(log_weights))
+
+
+def _summed(
+    model: IWAE, images: np.ndarray, k: int, seed: int, shares: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+) -> list[np.ndarray]:
+    """The sum of k draws from q, each by its share: `shares` of log weights [k, B] and a seed are [k, B]."""
     batch = min(len(images), max(1, ROWS // k))
 
     @tf.function(jit_compile=True)
     def compiled(x: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         terms = model.log_weight_terms(x, model.draw_noise(k, batch, rng.fold(seed, 0)))
-        picked = tf.one_hot(estimators.draw_index(terms.log_weights(), rng.fold(seed, 1)), k, axis=0)
-        return [tf.reduce_sum(picked[..., None] * z, axis=0) for z in terms.samples]
+        of_samples = shares(terms.log_weights(), rng.fold(seed, 1))
+        return [tf.reduce_sum(of_samples[..., None] * z, axis=0) for z in terms.samples]
 
     results = []
     for start in range(0, len(images), batch):

@@ -29,7 +29,9 @@ with progress.Bar(10, "train", bound="{value:.2f} nats") as bar:
 def test_the_time_left_of_a_continued_bar_is_judged_by_what_this_process_did():
     """Half a second for five steps, and a hundred steps left: ten seconds, and more on a busy machine."""
     shown = lines("""
+progress.SECONDS_WITHOUT_IT = 0.4
 with progress.Bar(1000, "train", 895) as bar:
+    bar.update(895)
     time.sleep(0.5)
     bar.update(900)
     raise SystemExit  # interrupted: the bar shows where it was
@@ -41,7 +43,7 @@ with progress.Bar(1000, "train", 895) as bar:
 def test_one_slow_step_does_not_make_minutes_hours():
     """Ten quick steps and one of two seconds: 89 like them on average take half a minute, like the last one three."""
     shown = lines("""
-progress.SECONDS_IN_A_FILE = 0.0
+progress.SECONDS_IN_A_FILE, progress.SECONDS_WITHOUT_IT = 0.0, 1.0
 with progress.Bar(100, "train") as bar:
     for step in range(1, 12):
         time.sleep(2 if step == 11 else 0.1)
@@ -49,3 +51,18 @@ with progress.Bar(100, "train") as bar:
     raise SystemExit
 """)
     assert shown[-1].startswith("train  11%") and re.search("0:0[01]:.. left", shown[-1])
+
+
+def test_the_first_update_which_compiles_makes_no_estimate():
+    """A second for the first of 1000 steps would say a quarter of an hour; the others take seconds in all."""
+    shown = lines("""
+progress.SECONDS_IN_A_FILE, progress.SECONDS_WITHOUT_IT = 0.0, 0.5
+with progress.Bar(1000, "train") as bar:
+    time.sleep(1)
+    for step in range(1, 300):
+        bar.update(step)
+        time.sleep(0.004)
+    raise SystemExit
+""")
+    assert "left" not in shown[1] and "left" not in shown[20]
+    assert re.search("0:00:.. left", shown[-1])

@@ -31,6 +31,7 @@ _CHOICES = {
     "list": ("", "Print the presets, the experiments of the paper and of its predecessors, and stop."),
     "preset": ("NAME ...", "Run presets, or groups of them; every other option is a change to each."),
     "file": ("FILE", "Run the experiment of a file of the PyTorch predecessor; the file is executed, as Python does."),
+    "run": ("FOLDER", "The run that lies there, results/NAME; every other option is a change to its parameters."),
     "grid": (
         "PARAMETER VALUE ...",
         "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
@@ -80,14 +81,17 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
     if "help" in options or "list" in options:
         print(_help(default) if "help" in options else presets.listing(), flush=True)
         sys.exit(0)
-    if "preset" in options and "file" in options:
-        raise ConfigError("file: expected either --preset or --file, got both")
+    sources = [name for name in ("preset", "file", "run") if name in options]
+    if len(sources) > 1:
+        raise ConfigError(f"{sources[1]}: expected either --{sources[0]} or --{sources[1]}, got both")
     words = {name: given[-1] for name, given in options.items() if name not in _CHOICES}
     grid = _grid(options.get("grid", []), words)
     changes = {name: _value(name, given) for name, given in words.items()}
 
     file = _only("file", options["file"][-1]) if "file" in options else None
     start, notes = (default, []) if file is None else predecessor.read(file, default)
+    if "run" in options:
+        start = _of_run(_only("run", options["run"][-1]))
     if "preset" in options:
         cells = presets.expand(options["preset"][-1])
         if "name" in words and len(cells) > 1:
@@ -100,6 +104,20 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
         if names.count(name) > 1:
             raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
     return experiments, list(dict.fromkeys([*notes, *itertools.chain(*map(_without_effect, experiments))]))
+
+
+def _of_run(path: str) -> Experiment:
+    """The parameters of the run in a folder, under the name that the folder has; raises ConfigError if it holds none."""
+    from iwae.runs.folder import Folder, RunError  # another door to NumPy
+
+    folder, name = os.path.split(os.path.normpath(path))
+    try:
+        found = Folder(path).read_experiment()
+    except RunError as error:
+        raise ConfigError(f"run: expected the folder of a run, got {shown(path)} ({error})") from None
+    # How it was made says nothing about what is to be done with it now.
+    asked = {"name": name, "results_dir": folder or ".", "overwrite": False, "accept_changes": False}
+    return config.replace(found, asked)
 
 
 def _without_effect(experiment: Experiment) -> list[str]:
@@ -221,7 +239,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _help(default: Experiment) -> str:
     parser = argparse.ArgumentParser(
         "experiments.py",
-        "experiments.py [--preset NAME ... | --file FILE] [--PARAMETER VALUE ...] [--grid ...]",
+        "experiments.py [--preset NAME ... | --file FILE | --run FOLDER] [--PARAMETER VALUE ...] [--grid ...]",
         _DESCRIPTION,
         formatter_class=_Formatter,
     )
