@@ -7,6 +7,7 @@ import reference
 import tensorflow as tf
 
 from iwae import bounds, rng
+from iwae.data.loading import load_dataset
 from iwae.model import IWAE
 
 K, B, D = 3, 5, 7
@@ -290,3 +291,125 @@ def test_binary_images_may_be_integers():
         history = model.fit(images().astype(dtype), batch_size=12, epochs=2, shuffle=False, verbose=0)
         histories.append(history.history["bound"])
     assert histories[0] == histories[1]
+
+
+def batches(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0]).batch(4)
+
+
+def numbered(x):
+    while True:
+        yield (x,)
+
+
+NAN = np.where(np.arange(D) == 3, np.nan, images())
+WRONG_IMAGES = [
+    ((255 * images()).astype(np.uint8), r"expected values from 0 to 1 .* got 0 to 255 \(divide .* by 255\)$"),
+    (batches((255 * images()).astype(np.uint8)), r"expected values from 0 to 1 .* got 0 to 255"),
+    (numbered(255 * images()[:4]), r"expected values from 0 to 1 .* got 0.0 to 255.0"),
+    (-images(), r"expected values from 0 to 1 .* got -1.0"),
+    (NAN, r"expected finite numbers, got nan"),
+    (batches(NAN), r"expected finite numbers, got nan"),
+    (np.full((2, D), np.inf), r"expected finite numbers, got inf"),
+    (images()[:, 1:], r"expected shape \[B, 7\], got \[12, 6\]"),
+    (images()[0], r"expected shape \[B, 7\], got \[7\]"),
+    (np.zeros((0, D)), r"expected numbers, got no examples"),
+]
+
+
+@pytest.mark.parametrize(("x", "message"), WRONG_IMAGES)
+def test_fit_evaluate_and_predict_refuse_wrong_images_in_one_line(fitted, x, message):
+    model, _ = fitted
+    for use in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(ValueError, match=f"^x: {message}") as told:
+            use(numbered(255 * images()[:4]) if hasattr(x, "send") else x, verbose=0)
+        assert "\n" not in str(told.value)
+
+
+def test_grey_values_are_told_with_a_remedy(fitted):
+    model, _ = fitted
+    with pytest.warns(UserWarning, match="grey values as Bernoulli targets.* draw binary pixels first: x = ") as told:
+        model.predict(0.5 * images(), verbose=0)
+    assert told[0].filename == __file__
+
+
+def test_any_numbers_suit_a_gaussian_likelihood():
+    model = make(likelihood="gaussian")
+    model.check(255 * images())
+
+
+def test_weights_of_examples_are_refused(fitted):
+    model, _ = fitted
+    ones = np.ones(12, np.float32)
+    for use, words in (
+        (model.fit, {"x": images(), "sample_weight": ones}),
+        (model.evaluate, {"x": images(), "sample_weight": ones}),
+        (model.fit, {"x": images(), "validation_data": (images(), images(), ones)}),
+        (model.fit, {"x": batches(images(), images(), ones), "shuffle": False}),
+    ):
+        with pytest.raises(ValueError, match="^sample_weight: expected none, .* got some$"):
+            use(**words, verbose=0)
+
+
+def test_images_with_rows_and_columns_are_flattened():
+    x = np.concatenate([images(), images()[:, :1]], axis=1)  # [12, 8]
+    found = []
+    for data in (x, x.reshape(12, 2, 4), batches(x.reshape(12, 2, 4, 1))):
+        model = IWAE(8, (2,), ((4,),), k=K)
+        model.compile(optimizer=keras.optimizers.Adam(0.01))
+        history = model.fit(data, batch_size=None if found[1:] else 4, epochs=1, shuffle=False, verbose=0)
+        found.append(history.history["bound"][0])
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+
+
+def test_validation_data_and_every_kind_of_batches_are_taken(fitted):
+    model, _ = fitted
+    history = model.fit(
+        batches(images(), images()), validation_data=(images(),), epochs=2, shuffle=False, verbose=0
+    ).history
+    assert len(history["val_bound"]) == 2
+    assert model.predict(batches(images()), verbose=0).shape == (12, 4)
+
+
+# Saved whole
+
+
+def convolutional():
+    """An encoder and a decoder for images of 8 x 8 with two latent units."""
+    keras.utils.set_random_seed(0)
+    pixels, z = keras.Input((64,)), keras.Input((2,))
+    h = keras.layers.Reshape((8, 8, 1))(pixels)
+    h = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(h))
+    encoder = keras.Model(pixels, [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)])
+    h = keras.layers.Reshape((4, 4, 8))(keras.layers.Dense(128, activation="relu")(z))
+    h = keras.layers.Conv2DTranspose(1, 3, strides=2, padding="same")(h)
+    return encoder, keras.Model(z, keras.layers.Flatten()(h))
+
+
+SAVED = {
+    "default": {},
+    "renyi": {"objective": bounds.Renyi(alpha=0.3)},
+    "two layers": {"latent_units": (3, 2), "hidden_units": ((5,), (4,))},
+    "gaussian": {"likelihood": "gaussian", "data_moments": (np.full(64, 0.3), np.full(64, 0.5))},
+    "convolutional": {"network": convolutional},
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_a_loaded_model_is_the_saved_one_and_trains_on(case, tmp_path):
+    options = {"latent_units": (2,), "hidden_units": ((5,),), "k": 3, **SAVED[case]}
+    if "network" in options:
+        options["network"] = options["network"]()
+    model = IWAE(64, **options)
+    x = (load_dataset("digits").train[:200] > 0.5).astype(np.float32)
+    model.compile(optimizer=keras.optimizers.Adam(0.003))
+    history = model.fit(x, batch_size=20, epochs=4, verbose=0).history["bound"]
+    assert history[-1] > history[0] + 1
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model.log_weights(x, K, (1, 2)), loaded.log_weights(x, K, (1, 2)))
+    assert loaded.objective == model.objective and loaded.optimizer.iterations == 40
+    for each in (model, loaded):
+        each.fit(x, batch_size=20, epochs=1, shuffle=False, verbose=0)
+    for one, two in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -107,7 +107,7 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
 
 
 def _of_run(path: str) -> Experiment:
-    """The parameters of the run in a folder, under the name that the folder has; raises ConfigError if it holds none."""
+    """The parameters of the run in a folder, under the name that the folder has; ConfigError if it holds none."""
     from iwae.runs.folder import Folder, RunError  # another door to NumPy
 
     folder, name = os.path.split(os.path.normpath(path))

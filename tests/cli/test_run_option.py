@@ -1,0 +1,39 @@
+"""`--run results/NAME`: the parameters of a run that is there, changed by what else is given."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from iwae.cli import command_line
+from iwae.config import ConfigError, Experiment, Model
+from iwae.runs.folder import Folder
+
+DEFAULT = Experiment("default")
+
+
+def test_a_run_gives_its_parameters_and_the_folder_its_name(tmp_path: Path) -> None:
+    made = Experiment("old", results_dir="elsewhere", overwrite=True, seed=7, model=Model(k=3))
+    (tmp_path / "moved").mkdir()
+    Folder(tmp_path / "moved").write_experiment(made, {})
+    words = ["--run", f"{tmp_path / 'moved'}/", "--tasks", "posterior", "tightness", "--evaluation.k", "100"]
+    (found,), _ = command_line.plan(words, DEFAULT)
+    expected = dataclasses.replace(
+        made, name="moved", results_dir=str(tmp_path), overwrite=False, tasks=("posterior", "tightness"),
+        evaluation=dataclasses.replace(made.evaluation, k=100),
+    )  # fmt: skip
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--run nowhere --tasks posterior", "run: expected the folder of a run, got 'nowhere' .*found none"),
+        ("--run", "run: expected one value, got none"),
+        ("--run a --preset table2", "run: expected either --preset or --run, got both"),
+    ],
+)
+def test_a_wrong_run_is_refused_in_one_line(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as told:
+        command_line.plan(words.split(), DEFAULT)
+    assert "\n" not in str(told.value)
