@@ -369,7 +369,7 @@ class Experiment(Section):
     """Folder that holds the folders of the runs."""
 
     overwrite: bool = False
-    """Start afresh where a run of this name exists; its files are moved into a folder beside, overwritten-1 and so on."""
+    """Start afresh where a run of this name exists; its files are moved aside, into overwritten-1 and so on there."""
 
     accept_changes: bool = False
     """Continue an unfinished run of a given name although parameters of training differ, such as its learning rate; the

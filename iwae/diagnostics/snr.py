@@ -54,13 +54,15 @@ def signal_to_noise(
     names = tuple(names or estimators.ESTIMATORS)
     x, results = tf.constant(images, tf.float32), []
     beta = model.beta.numpy()
-    model.beta.assign(1.0)  # of L_k, whatever the model was trained on; given back below
-    with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
-        for i, k in enumerate(ks):
-            results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
-            if bar:
-                bar.update(i + 1)
-    model.beta.assign(beta)
+    model.beta.assign(1.0)  # of L_k, whatever the model was trained on
+    try:
+        with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
+            for i, k in enumerate(ks):
+                results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
+                if bar:
+                    bar.update(i + 1)
+    finally:
+        model.beta.assign(beta)
     return {name: np.stack([result[name] for result in results], axis=1) for name in names}
 
 
