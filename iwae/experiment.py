@@ -53,7 +53,7 @@ def run(experiment: Experiment) -> Run:
             raise RunError(
                 f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
             )
-        measured = {}
+        measured: dict[str, Any] = {}
         if experiment.overwrite:
             folder.move_aside()
         elif trained:
