@@ -19,13 +19,18 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from iwae import config, device
+
+if TYPE_CHECKING:  # TensorFlow starts later, see `device`
+    import keras
+
+    from iwae.model import IWAE
 
 PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
 EVALUATION_K = 5000
@@ -59,16 +64,16 @@ SCALING_K = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 QUICK = [Case("train", 1, 1), Case("train", 1, 50), Case("train", 1, 50, "iwae", "sampled"), Case("evaluate", 1, 5000)]
 
 
-def multiplications(model) -> tuple[int, int]:
+def multiplications(model: "IWAE") -> tuple[int, int]:
     """Multiply-adds of the matrix products of one forward pass: (once an image, once an importance sample)."""
 
-    def of(layer) -> int:
+    def of(layer: "keras.Layer") -> int:
         return sum(int(np.prod(v.shape)) for v in layer.trainable_variables if len(v.shape) == 2)
 
     return of(model.encoder[0]), sum(of(layer) for layer in (*model.encoder[1:], *model.decoder))
 
 
-def arithmetic(case: Case, model) -> float:
+def arithmetic(case: Case, model: "IWAE") -> float:
     """Floating-point operations of the matrix products: of one update, or of one image that is evaluated.
 
     A backward pass costs two forward ones. The sampled estimator goes forward with all k samples and forward and
@@ -82,7 +87,7 @@ def arithmetic(case: Case, model) -> float:
     return 2.0 * BATCH * 3 * (image + case.k * sample)
 
 
-def matrix_product_rate(size: int = 2048, seconds: float = 0.1):
+def matrix_product_rate(size: int = 2048, seconds: float = 0.1) -> Callable[[], float]:
     """A function that measures the rate of a size x size float32 matrix product, in operations a second."""
     import tensorflow as tf
 
@@ -100,7 +105,7 @@ def matrix_product_rate(size: int = 2048, seconds: float = 0.1):
     return measure
 
 
-def prepare(case: Case):
+def prepare(case: Case) -> tuple["IWAE", Callable[[], float]]:
     """The model of a case and a function that runs it a few times and gives the seconds of one."""
     import keras
     import tensorflow as tf
@@ -111,9 +116,13 @@ def prepare(case: Case):
     generator = np.random.default_rng(1)
     images = generator.random((EXAMPLES if case.task == "start" else 100 * BATCH, PIXELS), np.float32) * 0.3
     model = IWAE(
-        PIXELS, k=case.k, objective=case.objective, estimator=case.estimator, data_moments=(images.mean(axis=0), images.std(axis=0)),
+        PIXELS,
+        k=case.k,
+        objective=case.objective,
+        estimator=case.estimator,
+        data_moments=(images.mean(axis=0), images.std(axis=0)),
         **config.PAPER_NETWORKS[case.layers],
-    )  # fmt: skip
+    )
     if case.task == "evaluate":
         binary = (images[: evaluation.batch_size(case.k)] > 0.15).astype(np.float32)
         compiled = evaluation.compile_importance_sampling(model, case.k)
@@ -136,10 +145,11 @@ def prepare(case: Case):
         ).prefetch(tf.data.AUTOTUNE)
     )
     model.make_train_function()
+    update: Any = model.train_function
 
     def train() -> float:
         started = time.perf_counter()
-        float(model.train_function(blocks)["bound"])  # a number, so it waits for the device
+        float(update(blocks)["bound"])  # a number, so it waits for the device
         return (time.perf_counter() - started) / rows
 
     return model, train
@@ -277,9 +287,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json:
         print(table(rows))
     if options.plot:
+        from iwae import hardware
         from iwae.figures import curves, style
 
-        title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {device.describe()}"
+        title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {hardware.describe()}"
         style.save(curves.time_against_k(rows, title), Path(options.plot))
     return 0
 

@@ -6,7 +6,7 @@ is sum_b weights_b bound_b in nats, and the gradients, one for each of `model.tr
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -61,7 +61,7 @@ def sampled(
     """One sample an example, drawn with its normalised weight (Burda et al. 2015, end of section 3); IWAE only.
 
     k forward passes and one backward pass. Given the k samples its expectation over the draw is the gradient of eq. 14,
-    so it is as unbiased as that; its variance is larger.
+    so it is as unbiased as that; its variance is larger. The weight beta of the KL term is of no effect.
     """
     log_weights = model.log_weight_terms(x, noise).log_weights()
     bound = tf.reduce_sum(weights * objective(log_weights))
@@ -106,7 +106,7 @@ def dreg(
     below it in that of z_i. For L_k the factor is w~_i^2; for L_1, 1 / k, and this is sticking the landing. The
     decoder's gradient is the usual one. Unbiased, and its signal-to-noise ratio does not fall as 1/sqrt(k).
     """
-    for_encoder = getattr(objective, "for_encoder", objective)
+    for_encoder: Any = getattr(objective, "for_encoder", objective)  # a bounds.TwiceDifferentiable
     with tf.GradientTape(persistent=True) as tape:
         terms = model.log_weight_terms(x, noise, stop_posterior=True)
         log_weights = terms.log_weights(model.beta)

@@ -8,11 +8,14 @@ give the same result, and the last, smaller one counts exactly.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from iwae import bounds, progress, rng
+from iwae.config import Evaluation
+from iwae.model import IWAE
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
 CHUNK = 250  # samples of an image drawn at once
@@ -23,7 +26,7 @@ ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior m
 ENTRIES = (
     "examples", "k", "nll", "nll_stderr", "bounds", "elbo", "reconstruction", "kl", "active_units",
     "effective_sample_size", "nll_active_units_only", "true_log_likelihood",
-    "weights_sha256",
+    "weights_sha256", "binarization",
 )  # fmt: skip
 """What an evaluation writes into the entry of a split in evaluation.json; tasks add others."""
 
@@ -33,7 +36,7 @@ class NonFiniteLogWeight(ArithmeticError):
 
 
 def importance_sample(
-    model,
+    model: IWAE,
     images: np.ndarray,
     k: int,
     seed: int,
@@ -90,32 +93,41 @@ def batch_size(k: int) -> int:
 
 
 def compile_importance_sampling(
-    model, k: int, bounds_at: Sequence[int] = BOUNDS, units: list[np.ndarray] | None = None
+    model: IWAE, k: int, bounds_at: Sequence[int] = BOUNDS, units: list[np.ndarray] | None = None
 ) -> Callable[[np.ndarray, np.ndarray, int], dict[str, np.ndarray]]:
     """`importance_sample` for one batch: a compiled function of (images [B, D], numbers of the images [B], seed)."""
     chunk = min(k, CHUNK)
     bounds_at = [j for j in bounds_at if j <= chunk]
 
     @tf.function(jit_compile=True)
-    def compiled(x, numbers, seed):
+    def compiled(x: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         return _chunked(model, x, numbers, seed, k, chunk, bounds_at, units)
 
-    def call(images, numbers, seed):
+    def call(images: np.ndarray, numbers: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         values = compiled(tf.constant(images, tf.float32), tf.constant(numbers, tf.int32), tf.constant(seed, tf.int32))
         return {name: value.numpy() for name, value in values.items()}
 
     return call
 
 
-def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
+def _chunked(
+    model: IWAE,
+    x: tf.Tensor,
+    numbers: tf.Tensor,
+    seed: tf.Tensor,
+    k: int,
+    chunk: int,
+    bounds_at: Sequence[int],
+    units: list[np.ndarray] | None,
+) -> dict[str, tf.Tensor]:
     batch, depth = x.shape[0], len(model.latent_units)
     minus_infinity = tf.fill([batch], -math.inf)
     zeros = tf.zeros([batch])
 
-    def noise_of_chunk(c):
+    def noise_of_chunk(c: tf.Tensor) -> list[tf.Tensor]:
         """[chunk, batch, D_l] for each layer, from a seed for each image, layer and chunk."""
 
-        def of_image(number):
+        def of_image(number: tf.Tensor) -> list[tf.Tensor]:
             image_seed = rng.fold(rng.stream(seed, number, "evaluate"), c)
             return [rng.normal([chunk, d], rng.fold(image_seed, i)) for i, d in enumerate(model.latent_units)]
 
@@ -125,14 +137,22 @@ def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
             for values, d in zip(noise, model.latent_units, strict=True)
         ]
 
-    def body(c, lse, lse_squared, elbo, reconstruction, kl, sums):
+    def body(
+        c: tf.Tensor,
+        lse: tf.Tensor,
+        lse_squared: tf.Tensor,
+        elbo: tf.Tensor,
+        reconstruction: tf.Tensor,
+        kl: list[tf.Tensor],
+        sums: list[tf.Tensor],
+    ) -> tuple[Any, ...]:
         terms = model.log_weight_terms(x, noise_of_chunk(c), units)
         log_weights = terms.log_weights()
         used = tf.minimum(chunk, k - c * chunk)  # the last chunk may be cut
         mask = tf.range(chunk)[:, None] < used
         masked = tf.where(mask, log_weights, -math.inf)
 
-        def total(values):
+        def total(values: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(tf.where(mask, values, 0.0), axis=0)
 
         lse = bounds.log_add_exp(lse, tf.reduce_logsumexp(masked, axis=0))
@@ -170,7 +190,7 @@ def _chunked(model, x, numbers, seed, k, chunk, bounds_at, units):
     return result
 
 
-def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> list[np.ndarray]:
+def posterior_means(model: IWAE, images: np.ndarray, seed: int, batch: int = 100) -> list[np.ndarray]:
     """E_q[z_l | x] for each stochastic layer, from the data upwards: images [n, D] -> each [n, D_l].
 
     For the lowest layer this is the encoder's mean; above, the mean of q(z_l | z_{l-1}), averaged over samples of
@@ -179,7 +199,7 @@ def posterior_means(model, images: np.ndarray, seed: int, batch: int = 100) -> l
     samples = 1 if len(model.latent_units) == 1 else ACTIVITY_SAMPLES
 
     @tf.function(jit_compile=True)
-    def compiled(x, number):
+    def compiled(x: tf.Tensor, number: tf.Tensor) -> list[tf.Tensor]:
         noise = model.draw_noise(samples, batch, rng.stream(seed, number, "evaluate"))
         return [tf.reduce_mean(mean, axis=0) for mean, _ in model.log_weight_terms(x, noise).posterior]
 
@@ -196,7 +216,9 @@ def activity(means: list[np.ndarray]) -> list[np.ndarray]:
     return [np.var(layer.astype(np.float64), axis=0) for layer in means]
 
 
-def evaluate(model, images: np.ndarray, settings, seed: int, label: str = "evaluate") -> tuple[dict, dict]:
+def evaluate(
+    model: IWAE, images: np.ndarray, settings: Evaluation, seed: int, label: str = "evaluate"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The entry of `evaluation.json` for one split, and the arrays behind it.
 
     Args:

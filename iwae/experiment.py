@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iwae import bounds, config, evaluation, hardware, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
@@ -252,21 +254,25 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
 def _evaluated(run: Run) -> Run:
     settings = run.experiment.evaluation
     results: dict[str, Any] = {}
+    likelihoods: dict[str, np.ndarray] = {}
     for split in settings.splits:
         images = run.images(split)
+        numbers = evaluation.spread(len(images), settings.examples or len(images))
         try:
-            results[split], _ = evaluation.evaluate(
+            results[split], arrays = evaluation.evaluate(
                 run.model, images, settings, run.experiment.seed, f"evaluate {split}"
             )
         except evaluation.NonFiniteLogWeight as error:
             raise RunError(f"{run.folder}: {split}: {error}") from None
         if run.dataset.log_density is not None:
-            chosen = images[evaluation.spread(len(images), settings.examples or len(images))]
-            results[split]["true_log_likelihood"] = float(run.dataset.log_density(chosen).mean())
+            results[split]["true_log_likelihood"] = float(run.dataset.log_density(images[numbers]).mean())
         # What other tasks measured stays: the weights are the same, and each entry says what else it was made with.
         of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
         results[split] |= {name: run.evaluation[split][name] for name in of_others}
         results[split][WEIGHTS] = run.folder.recorded_checksum()
+        results[split]["binarization"] = hashlib.sha256(np.packbits(images == 1).tobytes()).hexdigest()[:16]
+        likelihoods |= {split: arrays["log_likelihood_bound"], f"{split}_numbers": numbers}
+    run.folder.write_likelihoods(likelihoods, results.get("test", {}).get("binarization", ""))
     return run.with_evaluation(results)
 
 

@@ -4,7 +4,8 @@ Every density is summed over the dimensions of the variable (the last axis); the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,7 +52,9 @@ def standard_gaussian_log_prob(z: tf.Tensor, units: tf.Tensor | None = None) -> 
 
 
 @tf.custom_gradient
-def bernoulli_log_prob(x: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
+def bernoulli_log_prob(
+    x: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
     """log Bernoulli(x; sigmoid(a)) with logits a = features kernel + bias, summed over the last axis.
 
     Right for logits of any size. The linear layer is a part of it for the sake of its gradients: the factor [k, B] that
@@ -70,7 +73,7 @@ def bernoulli_log_prob(x: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, bia
     by_sample = tf.reshape(logits, tf.concat([tf.shape(features)[:-1], bias.shape], axis=0))
     residual = tf.reshape(x - tf.sigmoid(by_sample), tf.shape(logits))  # d log Bernoulli / d logits
 
-    def gradient(upstream: tf.Tensor):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         factor = tf.reshape(upstream, [-1, 1])
         of_features = factor * tf.matmul(residual, kernel, transpose_b=True)
         # The bias's column of ones joins the matrix product: a product with a vector alone takes XLA a millisecond.
@@ -97,14 +100,14 @@ def bernoulli_log_prob_of_logits(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 class Network(keras.layers.Layer):
     """Tanh hidden layers, [N, inputs] -> [N, hidden_units[-1]]; Glorot-uniform weights, zero biases."""
 
-    def __init__(self, hidden_units: Sequence[int], seeds: np.random.SeedSequence, **kwargs):
+    def __init__(self, hidden_units: Sequence[int], seeds: np.random.SeedSequence, **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden = [
             keras.layers.Dense(units, activation="tanh", kernel_initializer=glorot(seeds), name=f"hidden_{i + 1}")
             for i, units in enumerate(hidden_units)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         for layer in self.hidden:
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
@@ -138,7 +141,15 @@ class GaussianLayer(Network):
     Without hidden layers the weights of the scale start at zero as well: nothing would bound the exponent.
     """
 
-    def __init__(self, hidden_units, units, seeds, mean=None, std=None, **kwargs):
+    def __init__(
+        self,
+        hidden_units: Sequence[int],
+        units: int,
+        seeds: np.random.SeedSequence,
+        mean: np.ndarray | None = None,
+        std: np.ndarray | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(hidden_units, seeds, **kwargs)
         self.mean = keras.layers.Dense(
             units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="mean"
@@ -150,10 +161,10 @@ class GaussianLayer(Network):
             name="log_std",
         )
 
-    def heads(self):
+    def heads(self) -> list[keras.layers.Layer]:
         return [self.mean, self.log_std]
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = self.features(inputs)
         return self.mean(features), self.log_std(features)
 
@@ -168,7 +179,14 @@ class BernoulliLayer(Network):
             [0.001, 0.999] first, as in the authors' code.
     """
 
-    def __init__(self, hidden_units, units, seeds, mean=None, **kwargs):
+    def __init__(
+        self,
+        hidden_units: Sequence[int],
+        units: int,
+        seeds: np.random.SeedSequence,
+        mean: np.ndarray | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(hidden_units, seeds, **kwargs)
         if mean is not None:
             mean = np.clip(mean, 0.001, 0.999)
@@ -177,10 +195,10 @@ class BernoulliLayer(Network):
             units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="logits"
         )
 
-    def heads(self):
+    def heads(self) -> list[keras.layers.Layer]:
         return [self.logits]
 
-    def log_prob(self, x, inputs):
+    def log_prob(self, x: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         """log p(x | inputs): x [B, D], inputs [k, B, I] -> [k, B], nats."""
         features = self.features(tf.reshape(inputs, [-1, inputs.shape[-1]]))
         features = tf.reshape(features, tf.concat([tf.shape(inputs)[:-1], features.shape[-1:]], axis=0))
@@ -188,7 +206,7 @@ class BernoulliLayer(Network):
         parts = tf.split(features, _parts(*inputs.shape[:2]))
         return tf.concat([bernoulli_log_prob(x, part, kernel, bias) for part in parts], axis=0)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.logits(self.features(inputs))
 
 
@@ -209,7 +227,7 @@ def glorot(seeds: np.random.SeedSequence) -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform(seed=int(seeds.spawn(1)[0].generate_state(1)[0]))
 
 
-def _constant(values: np.ndarray | None):
+def _constant(values: np.ndarray | None) -> str | Callable[..., tf.Tensor]:
     if values is None:
         return "zeros"
     return lambda shape, dtype=None: tf.reshape(tf.constant(np.asarray(values), dtype=dtype or "float32"), shape)

@@ -8,7 +8,7 @@ Axis order everywhere: [k, B, D] (importance samples, examples, dimensions). The
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from iwae import bounds, estimators, layers, rng
 from iwae.bounds import Bound
 
-Seed = Sequence[int] | tf.Tensor
+Seed: TypeAlias = Any  # two integers, or a tensor [2]
 Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]]
 
 
@@ -279,10 +279,10 @@ class IWAE(keras.Model):
         return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
 
     def _checked(self, x: ArrayLike) -> tf.Tensor:
-        x = tf.convert_to_tensor(x, tf.float32)
-        if x.shape.rank != 2 or x.shape[-1] != self.input_dim:
-            raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(x.shape)}")
-        return x
+        images = tf.convert_to_tensor(x, tf.float32)
+        if images.shape.rank != 2 or images.shape[-1] != self.input_dim:
+            raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(images.shape)}")
+        return images
 
     # ---- training --------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,12 @@
 import datetime
 import sys
 import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
 
 import progressbar
+from progressbar.bar import ProgressBarMixinBase
 
 SECONDS_ON_A_TERMINAL, SECONDS_IN_A_FILE = 0.1, 10.0
 SECONDS_OF_THE_TIME_LEFT = 20  # it is judged from so many of the last: an epoch's end, which is slower, counts in part
@@ -22,30 +26,32 @@ class Bar:
 
     def __init__(self, total: int, label: str, done: int = 0, **variables: str):
         self._total, self._step = total, done
-        self._last: dict = {}
+        self._last: dict[str, Any] = {}
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
         self._bar = _start(total, label, done, variables)
 
-    def update(self, step: int, **values) -> None:
+    def update(self, step: int, **values: Any) -> None:
         """Shows that `step` steps are done, at most so often as the output can bear."""
         self._step, self._last = step, values
         if time.monotonic() - self._drawn >= self._interval and step < self._total:
             self._drawn = time.monotonic()
             self._bar.update(step, **values)
 
-    def __enter__(self):
+    def __enter__(self) -> "Bar":
         return self
 
-    def __exit__(self, error, *_):
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.variables.update(self._last)  # drawn with the last state, and that once
         if error is not None and self._step > self._bar.value:
             self._bar.update(self._step, force=True)
         self._bar.finish(dirty=error is not None)
 
 
-def _start(total, label, done, variables):
-    widgets = [label, " ", progressbar.Percentage(), " ", progressbar.Bar(), " "]
+def _start(total: int, label: str, done: int, variables: Mapping[str, str]) -> progressbar.ProgressBar:
+    widgets: list[Any] = [label, " ", progressbar.Percentage(), " ", progressbar.Bar(), " "]
     for name, pattern in variables.items():
         widgets += [_Variable(name, pattern), "  "]
     widgets.append(
@@ -71,6 +77,6 @@ class _Variable(progressbar.Variable):
         super().__init__(name)
         self.pattern = pattern
 
-    def __call__(self, progress, data, format=None):
+    def __call__(self, progress: ProgressBarMixinBase, data: dict[str, Any], format: str | None = None) -> str:
         value = data["variables"][self.name]
         return "" if value is None else self.pattern.format(value=value)

@@ -9,6 +9,7 @@ of a compiled function that calls it.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,8 +21,8 @@ def _compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     program = tf.function(function, jit_compile=True)
 
     @functools.wraps(function)
-    def call(shape, *numbers):
-        numbers = [tf.convert_to_tensor(n, tf.int32) for n in numbers]
+    def call(shape: Sequence[int] | tf.Tensor, *numbers: Any) -> tf.Tensor:
+        numbers = tuple(tf.convert_to_tensor(n, tf.int32) for n in numbers)
         if tf.executing_eagerly():  # so it is where `tf.config.run_functions_eagerly` is on, but not for a traced one
             return program.get_concrete_function(tuple(map(int, shape)), *numbers)(*numbers)
         return program(shape, *numbers)
@@ -47,7 +48,7 @@ def fold(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
 
 
 @_compiled
-def _fold(shape, seed, number):
+def _fold(shape: Sequence[int], seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, number, alg="threefry")
 
 

@@ -12,7 +12,8 @@ import contextlib
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ import tensorflow_probability as tfp
 from scipy import special
 
 from iwae import layers, progress, rng
+from iwae.model import IWAE
 
 SEGMENTS = 20  # of the way from prior to posterior: in each the step size is the same, and beta evenly spaced
 LEAPFROG_STEPS = 5
@@ -28,6 +30,8 @@ TUNING_CHAINS = 4
 ACCEPTANCE = 0.65  # share of accepted proposals that step sizes are tuned to (Neal 2011, section 5.4.4.3)
 JITTER = 0.7, 1.3  # between which step sizes are multiplied at random
 IMAGES = 100  # whose chains walk at once
+
+LogDensity = Callable[[tf.Tensor], tf.Tensor]  # of noise [C, B, E]: [C, B], nats
 
 
 class Annealed(NamedTuple):
@@ -52,7 +56,7 @@ def schedule(segments: int = SEGMENTS, delta: float = 4.0) -> np.ndarray:
     return ((values - values[0]) / (values[-1] - values[0])).astype(np.float32)
 
 
-def latents(model, noise: tf.Tensor) -> list[tf.Tensor]:
+def latents(model: IWAE, noise: tf.Tensor) -> list[tf.Tensor]:
     """z_l for each stochastic layer, from the data upwards: noise [C, B, E] -> each [C, B, D_l]."""
     *lower, above = tf.split(noise, model.latent_units, axis=-1)
     z = [above]
@@ -63,7 +67,7 @@ def latents(model, noise: tf.Tensor) -> list[tf.Tensor]:
 
 
 def sample(
-    model,
+    model: IWAE,
     images: np.ndarray,
     chains: int,
     steps: int,
@@ -124,7 +128,7 @@ def sample(
 
 
 def hamiltonian_monte_carlo(
-    model,
+    model: IWAE,
     images: np.ndarray,
     chains: int,
     draws: int,
@@ -157,7 +161,9 @@ def hamiltonian_monte_carlo(
     step_size = tf.constant(annealed.step_sizes[-1][None, :, None])
 
     @tf.function(jit_compile=True)
-    def compiled(x, state, step_size, seed):
+    def compiled(
+        x: tf.Tensor, state: tf.Tensor, step_size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         kernel = _adapting(_Hmc(_density(_log_likelihood(model, x), 1.0), step_size, leapfrog_steps), burn_in)
         noise, log_accept = tfp.mcmc.sample_chain(
             draws,
@@ -178,11 +184,15 @@ def hamiltonian_monte_carlo(
 
 
 @functools.lru_cache(maxsize=1)
-def _compiled(model, steps):
+def _compiled(
+    model: IWAE, steps: int
+) -> tuple[Callable[..., tuple[tf.Tensor, tf.Tensor]], Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
     """Two compiled functions: chains that settle a step size, and a segment of annealed importance sampling."""
 
     @tf.function(jit_compile=True)
-    def tune(x, state, beta, step_size, seed):
+    def tune(
+        x: tf.Tensor, state: tf.Tensor, beta: tf.Tensor, step_size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         kernel = _adapting(_Hmc(_density(_log_likelihood(model, x), beta), step_size), TUNING_STEPS)
         states, sizes = tfp.mcmc.sample_chain(
             1,
@@ -195,7 +205,9 @@ def _compiled(model, steps):
         return states[0], sizes[0]
 
     @tf.function(jit_compile=True)
-    def walk(x, state, beta, next_beta, step_size, seed):
+    def walk(
+        x: tf.Tensor, state: tf.Tensor, beta: tf.Tensor, next_beta: tf.Tensor, step_size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         log_likelihood = _log_likelihood(model, x)
         state, log_weights, _ = tfp.mcmc.sample_annealed_importance_chain(
             steps,
@@ -210,15 +222,15 @@ def _compiled(model, steps):
     return tune, walk
 
 
-def _log_likelihood(model, x):
+def _log_likelihood(model: IWAE, x: tf.Tensor) -> LogDensity:
     """log p(x | z_1(e)): a function e [C, B, E] -> [C, B].
 
     Asked twice in a row for the same tensor it computes nothing: TensorFlow Probability wants the log density at both
     ends of a path at each state, and each of them would get a backward pass of its own.
     """
-    last = []
+    last: list[tf.Tensor] = []
 
-    def log_likelihood(noise):
+    def log_likelihood(noise: tf.Tensor) -> tf.Tensor:
         if not last or last[0] is not noise:
             last[:] = [noise, model.log_likelihood(x, latents(model, noise)[0])]
         return last[1]
@@ -226,17 +238,17 @@ def _log_likelihood(model, x):
     return log_likelihood
 
 
-def _density(log_likelihood, beta):
+def _density(log_likelihood: LogDensity, beta: float | tf.Tensor) -> LogDensity:
     """log N(e; 0, I) + beta log p(x | z_1(e)): a function e [C, B, E] -> [C, B]."""
     return lambda noise: layers.standard_gaussian_log_prob(noise) + beta * log_likelihood(noise)
 
 
-def _adapting(kernel, steps):
+def _adapting(kernel: tfp.mcmc.TransitionKernel, steps: int) -> tfp.mcmc.TransitionKernel:
     """A kernel whose step size [1, B, 1] moves by a tenth after each of the first steps."""
     return tfp.mcmc.SimpleStepSizeAdaptation(kernel, steps, target_accept_prob=ACCEPTANCE, adaptation_rate=0.1)
 
 
-def _resampled(annealed, chains, random):
+def _resampled(annealed: Annealed, chains: int, random: np.random.Generator) -> np.ndarray:
     """States [chains, n, E], each of the annealed ones as often as its weight says, up to rounding (systematic)."""
     weights = special.softmax(annealed.log_weights.astype(np.float64), axis=0)
     positions = (np.arange(chains)[:, None] + random.random(weights.shape[1])) / chains
@@ -253,16 +265,18 @@ class _Hmc(tfp.mcmc.TransitionKernel):
     comes to a point of the same density wherever it goes, and chains would not mix (Neal 2011, section 5.4.2.2).
     """
 
-    def __init__(self, target, step_size, leapfrog_steps=LEAPFROG_STEPS):
+    def __init__(self, target: LogDensity, step_size: tf.Tensor, leapfrog_steps: int = LEAPFROG_STEPS):
         self._kernel = tfp.mcmc.HamiltonianMonteCarlo(
             target, step_size, leapfrog_steps, store_parameters_in_results=True
         )
 
     @property
-    def is_calibrated(self):
+    def is_calibrated(self) -> bool:
         return True
 
-    def one_step(self, current_state, previous_kernel_results, seed=None):
+    def one_step(
+        self, current_state: tf.Tensor, previous_kernel_results: Any, seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Any]:
         step_size = previous_kernel_results.accepted_results.step_size
         of_step, of_size = tfp.random.split_seed(seed)
         low, high = JITTER
@@ -271,17 +285,17 @@ class _Hmc(tfp.mcmc.TransitionKernel):
         state, results = self._kernel.one_step(current_state, start, seed=of_step)
         return state, _with_step_size(results, step_size)
 
-    def bootstrap_results(self, init_state):
+    def bootstrap_results(self, init_state: tf.Tensor) -> Any:
         return self._kernel.bootstrap_results(init_state)
 
 
-def _with_step_size(results, step_size):
+def _with_step_size(results: Any, step_size: tf.Tensor) -> Any:
     """Results of HMC whose next step has another size."""
     return results._replace(accepted_results=results.accepted_results._replace(step_size=step_size))
 
 
 @contextlib.contextmanager
-def _bar(total, label):
+def _bar(total: int, label: str | None) -> Iterator[Callable[[], None]]:
     """A function that moves a progress bar by one, if there is a label."""
     if label is None:
         yield lambda: None

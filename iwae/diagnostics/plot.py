@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from iwae.diagnostics import posterior, quadrature
+from iwae.diagnostics import grid, quadrature
 from iwae.figures import curves, densities, latent, pictures, style
 from iwae.figures.posterior import chosen_inputs, posterior_input_of
 from iwae.runs.run import Run
@@ -16,7 +16,7 @@ def one_dimensional(run: Run) -> dict[str, Figure]:
     data = run.dataset.test
     x = np.linspace(*densities.span(data[:, 0]), 401)
     shown = quadrature.one_dimensional(run.model, x, posterior_x=float(np.median(data)))
-    return densities.one_dimensional_of(run, densities.OneDimensional(**shown._asdict()))
+    return densities.one_dimensional_of(run, shown)
 
 
 def posterior_input(run: Run) -> dict[str, Figure]:
@@ -24,9 +24,7 @@ def posterior_input(run: Run) -> dict[str, Figure]:
     if run.dataset.image_shape is None or run.model.latent_units != (2,):
         return {}
     numbers = chosen_inputs(run)
-    return posterior_input_of(
-        run, numbers, posterior.on_grid(run.model, run.images("test")[numbers], run.experiment.seed)
-    )
+    return posterior_input_of(run, numbers, grid.on_grid(run.model, run.images("test")[numbers], run.experiment.seed))
 
 
 FIGURES: tuple[style.OfRun, ...] = (

@@ -1,37 +1,22 @@
 """Exact quantities of a model with one latent unit and one-dimensional data, by quadrature over the latent unit."""
 
-from typing import NamedTuple
-
+import keras
 import numpy as np
 
-from iwae import layers
+from iwae.figures.densities import OneDimensional
+from iwae.model import IWAE
 
 Array = np.ndarray
 REACH = 8.0  # the prior's mass outside of +-8 standard deviations is 1e-15
 POINTS = 4001  # of the grid over z; also resolves what is 0.01 wide
 
 
-class OneDimensional(NamedTuple):
-    """What `plots.one_dimensional` shows; densities are per unit of x or z."""
-
-    x: Array  # [n], data values
-    model_density: Array  # [n], p(x)
-    encoder_mean: Array  # [n], of q(z | x)
-    encoder_scale: Array  # [n]
-    z: Array  # [m], latent values
-    decoder_mean: Array  # [m], of p(x | z)
-    decoder_scale: Array  # [m]
-    posterior: Array  # [m], p(z | x) for x = posterior_x
-    q: Array  # [m], q(z | x) for x = posterior_x
-    posterior_x: float
-
-
-def applies(model) -> bool:
+def applies(model: IWAE) -> bool:
     """Whether `model` has one-dimensional Gaussian data and one stochastic layer of one unit."""
-    return model.input_dim == 1 and model.latent_units == (1,) and isinstance(model.decoder[0], layers.GaussianLayer)
+    return model.input_dim == 1 and model.latent_units == (1,) and model.likelihood == "gaussian"
 
 
-def log_marginal(model, x: Array) -> Array:
+def log_marginal(model: IWAE, x: Array) -> Array:
     """log p(x) = log of the integral of N(z; 0, 1) p(x | z) over z: x [n] -> [n], nats."""
     z = _grid()
     mean, scale = _conditional(model.decoder[0], z)
@@ -45,7 +30,7 @@ def log_marginal(model, x: Array) -> Array:
     )
 
 
-def one_dimensional(model, x: Array, posterior_x: float, reach: float = 4.0) -> OneDimensional:
+def one_dimensional(model: IWAE, x: Array, posterior_x: float, reach: float = 4.0) -> OneDimensional:
     """The densities of a model that `applies` accepts.
 
     Args:
@@ -79,11 +64,11 @@ def _grid() -> Array:
     return np.linspace(-REACH, REACH, POINTS)
 
 
-def _conditional(layer, inputs: Array) -> tuple[Array, Array]:
+def _conditional(layer: keras.Layer, inputs: Array) -> tuple[Array, Array]:
     """Mean and standard deviation [n] that a Gaussian layer of one unit gives for inputs [n]."""
     mean, log_std = layer(np.asarray(inputs, np.float32)[:, None])
     return np.asarray(mean[:, 0], np.float64), np.exp(np.asarray(log_std[:, 0], np.float64))
 
 
-def _log_normal(value, mean, scale) -> Array:
+def _log_normal(value: Array | float, mean: Array | float, scale: Array | float) -> Array:
     return -0.5 * (np.log(2 * np.pi) + ((value - mean) / scale) ** 2) - np.log(scale)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from iwae import bounds, estimators, progress, rng
 from iwae.figures import curves
 from iwae.figures.posterior import chosen_inputs
+from iwae.model import IWAE
 from iwae.runs.run import Run
 
 ENTRIES = ("gradient_snr",)  # of evaluation.json
@@ -23,7 +24,7 @@ UNBIASED = ("dreg", "sampled", "reparameterized")
 
 
 def signal_to_noise(
-    model,
+    model: IWAE,
     images: np.ndarray,
     ks: Sequence[int],
     samples: int,
@@ -54,21 +55,25 @@ def signal_to_noise(
     x, results = tf.constant(images, tf.float32), []
     beta = model.beta.numpy()
     model.beta.assign(1.0)  # of L_k, whatever the model was trained on
-    with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
-        for i, k in enumerate(ks):
-            results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
-            if bar:
-                bar.update(i + 1)
-    model.beta.assign(beta)
+    try:
+        with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
+            for i, k in enumerate(ks):
+                results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
+                if bar:
+                    bar.update(i + 1)
+    finally:
+        model.beta.assign(beta)
     return {name: np.stack([result[name] for result in results], axis=1) for name in names}
 
 
-def _ratios(model, x, k, repeats, seed, names):
+def _ratios(
+    model: IWAE, x: tf.Tensor, k: int, repeats: int, seed: int, names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
     """By estimator [2], for the encoder and the decoder."""
     variables = model.trainable_variables
     parts = [{id(v) for v in part} for part in (model.encoder_variables, model.decoder_variables)]
 
-    def squares(gradients):
+    def squares(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Squared length of what belongs to the encoder and to the decoder: [2]."""
         return tf.stack(
             [
@@ -78,10 +83,12 @@ def _ratios(model, x, k, repeats, seed, names):
         )
 
     @tf.function(jit_compile=False)
-    def compiled(x, seed):
+    def compiled(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         weights = tf.fill([x.shape[0]], 1 / x.shape[0])
 
-        def repeat(i, sums, sums_of_squares):
+        def repeat(
+            i: tf.Tensor, sums: list[list[tf.Tensor]], sums_of_squares: tf.Tensor
+        ) -> tuple[tf.Tensor, list[list[tf.Tensor]], tf.Tensor]:
             seeds = [rng.fold(rng.fold(seed, i), j) for j in range(2)]
             noise = model.draw_noise(k, x.shape[0], seeds[0])
             gradients = [

@@ -6,6 +6,7 @@ al., "Pareto smoothed importance sampling" (arXiv:1507.02646). All in nats.
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,34 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from iwae import bounds, evaluation, rng
+from iwae.config import Evaluation
 from iwae.diagnostics import annealing
 from iwae.figures import curves
+from iwae.model import IWAE
 from iwae.runs.run import Run
+
+try:
+    from arviz_stats.base import array_stats
+except ImportError:  # Python 3.10 has the larger package only
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its successor
+        import arviz
+
+    def _psislw(log_weights: np.ndarray) -> tuple[Any, Any]:
+        return arviz.psislw(log_weights)
+
+else:
+
+    def _psislw(log_weights: np.ndarray) -> tuple[Any, Any]:
+        return array_stats.psislw(-log_weights)  # it wants log likelihoods, whose inverse is the weight
+
 
 ENTRIES = ("ais", "bidirectional", "pareto_k", "warning")  # of evaluation.json
 TRUSTED = 0.7  # Pareto k-hat above which weights are not to be trusted (Vehtari et al.)
+LARGEST = 10.0
+"""Pareto k-hat above which it counts as infinite. From 1 on weights have no mean, and with a tail of shape 10 the
+largest of them is on average 10 nats above the next and stands alone: a larger number says no more. Near 100, where
+weights leave the range of float64, versions of ArviZ do not even agree on it: some give a number, some NaN."""
 ROUNDING = 1e-3  # nats by which log weights may differ that ought to be one number: float32
 
 
@@ -35,49 +58,30 @@ def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k-hat of the upper tail of log weights [k, n], by ArviZ: -> [n].
 
-    Infinite where no tail can be fitted; minus infinity where all weights are one number, as if q were the posterior.
+    Infinite where no tail can be fitted, or only one above `LARGEST`; minus infinity where all weights are one number,
+    as if q were the posterior.
     """
     if len(log_weights) < 25:  # ArviZ fits a fifth of them, and at least five
         return np.full(log_weights.shape[1], np.inf)
-    smooth = _smoothing()
-
-    def k_hat(weights):
-        if np.ptp(weights) < ROUNDING:
-            return -math.inf
-        try:
-            with np.errstate(divide="raise"):
-                return smooth(weights)
-        except FloatingPointError:  # beside the largest most of the tail is zero, and the fit would end anywhere
-            return math.inf
-
-    return np.array([k_hat(weights) for weights in log_weights.astype(np.float64).T])
+    return np.array([_k_hat(weights) for weights in log_weights.astype(np.float64).T])
 
 
-def _smoothing():
-    """Pareto smoothed importance sampling: a function of log weights [k] that gives k-hat."""
+def _k_hat(log_weights: np.ndarray) -> float:
+    if np.ptp(log_weights) < ROUNDING:
+        return -math.inf
     try:
-        from arviz_stats.base import array_stats  # a second to import, and nothing else needs it
-    except ImportError:  # Python 3.10
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it announces its successor
-            import arviz
-
-        return lambda log_weights: float(arviz.psislw(log_weights)[1])
-
-    def smooth(log_weights):
-        try:
-            return float(array_stats.psislw(-log_weights)[1])  # it wants log likelihoods, whose inverse is the weight
-        except ValueError:  # all of the tail is one number
-            return math.inf
-
-    return smooth
+        with np.errstate(divide="raise"):
+            found = float(_psislw(log_weights)[1])
+    except (FloatingPointError, ValueError):  # beside the largest most of the tail is zero, or it is all one number
+        return math.inf
+    return found if found <= LARGEST else math.inf  # NaN too
 
 
-def importance_weights(model, images: np.ndarray, k: int, seed: int) -> np.ndarray:
+def importance_weights(model: IWAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
     """log weights [k, n] of k draws from q for each image [n, D]."""
 
     @tf.function(jit_compile=True)
-    def compiled(x, seed):
+    def compiled(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return model.log_weights(x, k, seed)[:, 0]
 
     numbers = range(len(images))
@@ -88,7 +92,7 @@ def importance_weights(model, images: np.ndarray, k: int, seed: int) -> np.ndarr
 
 
 def per_image(
-    model, images: np.ndarray, k: int, steps: int, chains: int, seed: int, label: str | None = None
+    model: IWAE, images: np.ndarray, k: int, steps: int, chains: int, seed: int, label: str | None = None
 ) -> dict[str, np.ndarray]:
     """L_k and AIS side by side for each image [n, D].
 
@@ -117,7 +121,7 @@ def per_image(
     }
 
 
-def simulate(model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def simulate(model: IWAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior."""
     noise = rng.normal([1, n, sum(model.latent_units)], rng.stream(seed, 0, "simulate"))
     (x,) = model.decode(annealing.latents(model, noise)[0]).sample(seed=(seed, 1)).numpy()
@@ -125,7 +129,7 @@ def simulate(model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bidirectional(
-    model, n: int, k: int, steps: int, chains: int, seed: int, label: str | None = None
+    model: IWAE, n: int, k: int, steps: int, chains: int, seed: int, label: str | None = None
 ) -> dict[str, np.ndarray]:
     """Bidirectional Monte Carlo on n examples simulated from the model: the truth lies between two averages.
 
@@ -152,7 +156,9 @@ def bidirectional(
     }
 
 
-def summarize(values: dict[str, np.ndarray], bracket: dict[str, np.ndarray], settings) -> dict:
+def summarize(
+    values: Mapping[str, np.ndarray], bracket: Mapping[str, np.ndarray], settings: Evaluation
+) -> dict[str, Any]:
     """What `evaluation.json` holds of `per_image` and `bidirectional`; `settings` is `config.Evaluation`.
 
     A "stderr" of an estimate is that of the Monte Carlo noise: it says nothing of other images.
@@ -212,5 +218,14 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
     values = per_image(run.model, images, *how)
     bracket = bidirectional(run.model, len(images), *how)
-    figure = curves.tightness(values, run.title, settings.k)
-    return summarize(values, bracket, settings), {"tightness": figure}
+    return summarize(values, bracket, settings), _figures(values, run.title, settings.k)
+
+
+def _figures(values: Mapping[str, np.ndarray], title: str, k: int) -> dict[str, Figure]:
+    """The figure of the images whose numbers are finite; {} and a warning if it cannot be: the numbers took hours."""
+    drawn = np.all([np.isfinite(array) for name, array in values.items() if name != "k_hat"], axis=0)
+    try:
+        return {"tightness": curves.tightness({name: array[drawn] for name, array in values.items()}, title, k)}
+    except ValueError as error:
+        warnings.warn(f"tightness: no figure ({error})", stacklevel=3)
+        return {}

@@ -148,7 +148,9 @@ def tightness(values: Mapping[str, ArrayLike], title: str, k: int = 5000) -> Fig
     mean, standard_error = gap.mean(), np.sqrt(np.sum(error**2)) / len(gap)
     middle.set_ylabel(f"AIS − $L_{{{k}}}$ (nats)")
     middle.set_title(f"mean difference {style.number(mean, 3)} ± {standard_error:.3f} nats")
-    right.set(yscale="log", ylabel=f"effective sample size (of {k})", title=f"smallest: {samples.min():.1f}")
+    if drawn.any():  # an axis without data cannot be logarithmic
+        right.set_yscale("log")
+    right.set(ylabel=f"effective sample size (of {k})", title=f"smallest effective size: {samples.min():.1f}")
     handles = [*left.get_legend_handles_labels()[0], *middle.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

@@ -54,6 +54,8 @@ def departures(record: Record) -> list[str]:
     if not on_all_examples(record):
         of_all = TEST_EXAMPLES[record.experiment.data.name]
         found.append(f"{record.test['examples']:,} test examples (paper: all {of_all:,})")
+    if "binarization" not in record.test and record.binarization == "stochastic":  # of an early version
+        found.append("test pixels drawn with the run's own seed (now: the same for all runs)")
     if threshold != paper.active_unit_threshold:
         found.append(f"evaluation.active_unit_threshold {threshold} (paper: {paper.active_unit_threshold})")
     return found

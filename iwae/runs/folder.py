@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iwae import config, files
 from iwae.config import Experiment
 from iwae.runs import checkpoints
@@ -123,6 +125,14 @@ class Folder:
 
     def write_evaluation(self, values: Mapping[str, Any]) -> None:
         write_json(self.evaluation_json, values)
+
+    def write_likelihoods(self, arrays: Mapping[str, np.ndarray], binarization: str) -> None:
+        """Writes L_k of each evaluated image, `SPLIT` [n], nats, and the numbers of these in it, `SPLIT_numbers` [n].
+
+        `binarization` says which pixels the test images had: runs are compared image by image where it is the same.
+        """
+        with files.replacing(self.likelihoods) as stream:
+            np.savez_compressed(stream, **arrays, binarization=binarization)  # type: ignore[arg-type]  # keys
 
     def write_weights(self, content: bytes) -> str:
         """Writes the weights, their checksum before them; returns it (SHA-256, hexadecimal)."""

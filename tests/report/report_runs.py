@@ -16,6 +16,7 @@ TEST = {
     "k": 5000,
     "nll": 86.5,
     "nll_stderr": 0.24,
+    "binarization": "0123456789abcdef",
     "active_units": [19],
     "nll_active_units_only": 86.51,
 }

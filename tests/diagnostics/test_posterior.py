@@ -1,14 +1,17 @@
-"""`iwae.posterior`: densities on a grid and resampled draws, against Gaussian posteriors and quadrature."""
+"""Posterior densities on a grid and resampled draws, against Gaussian posteriors and quadrature."""
 
 import dataclasses
 import math
 
+import keras
 import numpy as np
 import pytest
 import reference
 from scipy import stats
 
-from iwae.diagnostics import posterior, quadrature
+from iwae import resampling
+from iwae.diagnostics import grid as by_quadrature
+from iwae.diagnostics import quadrature
 from iwae.model import IWAE
 
 KS = (1, 10, 100)
@@ -31,7 +34,7 @@ class Gaussian:
     """A model, what `on_grid` finds for `X`, and the truth."""
 
     model: IWAE
-    grids: list[posterior.GridPosterior]
+    grids: list[by_quadrature.GridPosterior]
     p: list  # p(z | x) of each input
     q: list  # q(z | x)
     log_p: np.ndarray
@@ -44,7 +47,7 @@ def gaussian():
     q_means, q_log_stds = (np.array(values, np.float64) for values in model.encoder[0](X))
     p = [stats.multivariate_normal(mean, covariance) for mean in means]
     q = [stats.multivariate_normal(*of) for of in zip(q_means, np.exp(2 * q_log_stds), strict=True)]
-    return Gaussian(model, posterior.on_grid(model, X, seed=0, ks=KS), p, q, log_p)
+    return Gaussian(model, by_quadrature.on_grid(model, X, seed=0, ks=KS), p, q, log_p)
 
 
 def points(grid):
@@ -78,7 +81,7 @@ def test_q_iw_integrates_to_one(gaussian, k):
     """
     for grid, q in zip(gaussian.grids, gaussian.q, strict=True):
         variance = np.sum(grid.true**2 / q.pdf(points(grid))) * grid.cell - 1
-        error = math.sqrt(variance / posterior.DRAWS)
+        error = math.sqrt(variance / by_quadrature.DRAWS)
         assert error < 0.01
         assert abs(np.sum(grid.q_iw[k]) * grid.cell - 1) < 5e-4 + (k > 1) * 4.5 * error
 
@@ -99,7 +102,7 @@ def test_the_divergence_of_q_iw_falls_with_k(gaussian):
 def test_resampled_draws_have_the_mean_of_q_iw(gaussian):
     """Each input's own, also in the last batch, which is not full."""
     k, n = 10, 5300
-    (draws,) = posterior.resample(gaussian.model, np.repeat(X, n, axis=0), k, seed=3)
+    (draws,) = resampling.resample(gaussian.model, np.repeat(X, n, axis=0), k, seed=3)
     for found, grid, q in zip(draws.reshape(len(X), n, 2), gaussian.grids, gaussian.q, strict=True):
         mean = np.sum(points(grid) * grid.q_iw[k][..., None], axis=(0, 1)) / np.sum(grid.q_iw[k])
         error = found.std(axis=0) / math.sqrt(n)
@@ -110,7 +113,7 @@ def test_resampled_draws_have_the_mean_of_q_iw(gaussian):
 def test_the_layers_of_a_resampled_draw_belong_together():
     """With q the exact posterior, draws of both layers have its covariance."""
     linear, n = reference.LinearGaussian(2), 4000
-    drawn = np.hstack(posterior.resample(linear.model, np.repeat(linear.x[:1], n, axis=0), k=5, seed=0))
+    drawn = np.hstack(resampling.resample(linear.model, np.repeat(linear.x[:1], n, axis=0), k=5, seed=0))
     _, covariance, _ = reference.gaussian_posterior(linear.model, linear.x[:1])
     variance = np.diag(covariance)
     error = np.sqrt((np.outer(variance, variance) + covariance**2) / n)
@@ -132,7 +135,7 @@ def two_narrow_modes(std):
 
     The posterior of x = 1 has two modes of width 0.01; q = N(0, std) whatever x is.
     """
-    first = np.linspace(-posterior.REACH, posterior.REACH, posterior.COARSE)
+    first = np.linspace(-by_quadrature.REACH, by_quadrature.REACH, by_quadrature.COARSE)
     a, b = first[47], (first[51] + first[52]) / 2
     model = IWAE(1, (1,), ((2,),), likelihood="gaussian")
     reference.set_linear(model, "q_z1", np.zeros((2, 1)), np.zeros(1), np.full(1, std**2))
@@ -151,7 +154,7 @@ def log_p_of_two_narrow_modes(model):
 
 def test_modes_narrower_than_the_first_grid_are_found():
     model = two_narrow_modes(std=0.3)
-    (grid,) = posterior.on_grid(model, np.float32([[1.0]]), seed=0, ks=(1,), points=400)
+    (grid,) = by_quadrature.on_grid(model, np.float32([[1.0]]), seed=0, ks=(1,), points=400)
     assert grid.log_evidence == pytest.approx(log_p_of_two_narrow_modes(model), abs=1e-3)
 
 
@@ -175,14 +178,14 @@ def centred_q(std):
 )
 def test_a_grid_that_misses_the_posterior_is_warned_of(std, x, expected):
     with pytest.warns(UserWarning, match=expected):
-        posterior.on_grid(centred_q(std), np.float32([x]), seed=0, ks=(1,))
+        by_quadrature.on_grid(centred_q(std), np.float32([x]), seed=0, ks=(1,))
 
 
 @pytest.mark.parametrize("latent", [(3,), (2, 2)])
 def test_other_models_are_refused(latent):
     model = IWAE(3, latent, [()] * len(latent))
     with pytest.raises(ValueError, match="expected one stochastic layer of 1 or 2 units"):
-        posterior.on_grid(model, X, seed=0)
+        by_quadrature.on_grid(model, X, seed=0)
 
 
 # ---- one latent unit ----
@@ -193,7 +196,7 @@ def curved():
     """A model that is not linear, its input, and its posterior on a grid."""
     model, x = IWAE(1, (1,), ((5,),), likelihood="gaussian"), np.float32([[0.7]])
     reference.scramble(model, scale=0.8)
-    (grid,) = posterior.on_grid(model, x, seed=0, ks=(1, 2), points=400)
+    (grid,) = by_quadrature.on_grid(model, x, seed=0, ks=(1, 2), points=400)
     return model, x, grid
 
 
@@ -209,6 +212,24 @@ def test_q_iw_of_two_samples_is_its_double_integral(curved):
     share = 2 * ratio[:, None] / (ratio[:, None] + ratio)
     expected = np.sum(share * q, axis=1) * grid.cell
     spread = np.sqrt(np.maximum(np.sum(share**2 * q, axis=1) * grid.cell - expected**2, 0))
-    error = spread / math.sqrt(posterior.DRAWS / 2) + 2e-4  # groups of two draws; of q 6e-5 is off the grid
+    error = spread / math.sqrt(by_quadrature.DRAWS / 2) + 2e-4  # groups of two draws; of q 6e-5 is off the grid
     assert np.all(np.abs(grid.q_iw[2] / q - expected) < 5 * error)
     assert np.ptp(expected) > 0.5  # or it would be a weak test
+
+
+def test_the_quadrature_is_for_networks_of_one_s_own_too():
+    def network():
+        x = keras.Input((1,))
+        return keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(1, kernel_initializer="zeros")(x)])
+
+    model = IWAE(1, (1,), ((),), likelihood="gaussian", network=(network(), network()))
+    assert quadrature.applies(model)
+    found = quadrature.one_dimensional(model, np.linspace(-12, 12, 801), posterior_x=0.5)
+    assert np.sum(found.model_density) * 24 / 800 == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "inputs", "latent"), [("bernoulli", 1, 1), ("gaussian", 2, 1), ("gaussian", 1, 2)]
+)
+def test_the_quadrature_is_for_one_gaussian_dimension_of_data_and_latent_space(likelihood, inputs, latent):
+    assert not quadrature.applies(IWAE(inputs, (latent,), ((),), likelihood=likelihood))

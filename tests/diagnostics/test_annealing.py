@@ -1,4 +1,4 @@
-"""`iwae.annealing`: annealed importance sampling and HMC against log p(x) and posteriors in closed form."""
+"""`iwae.diagnostics.annealing`: annealed importance sampling and HMC against log p(x) and posteriors in closed form."""
 
 import math
 

@@ -1,7 +1,8 @@
-"""`iwae.tightness`: L_k, annealed importance sampling, the bracket and Pareto k-hat, beside a known log p(x)."""
+"""`iwae.diagnostics.tightness`: L_k, AIS, the bracket and Pareto k-hat, beside a known log p(x)."""
 
 import math
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -125,6 +126,25 @@ def test_weights_too_few_or_too_far_apart_for_a_fit_are_not_trusted(k, nats):
     assert np.all(tightness.pareto_k(log_weights) == np.inf)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0.3, 0.3), (-0.1, -0.1), (10.0, 10.0), (10.1, np.inf), (102.1, np.inf), (np.inf, np.inf), (np.nan, np.inf)],
+)
+def test_what_arviz_makes_of_weights_beyond_a_fit_is_infinite_in_all_its_versions(monkeypatch, given, expected):
+    """Of normal log weights of 1000 nats 0.23 makes 75, 102 or infinity, 0.8 of arviz-stats an error, and 1.3 NaN."""
+    monkeypatch.setattr(tightness, "_psislw", lambda log_weights: (log_weights, np.array(given)))
+    np.testing.assert_array_equal(tightness.pareto_k(np.arange(50.0).reshape(25, 2)), expected)
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, ValueError])
+def test_no_fit_is_infinite(monkeypatch, error):
+    def refuse(log_weights):
+        raise error
+
+    monkeypatch.setattr(tightness, "_psislw", refuse)
+    assert np.all(tightness.pareto_k(np.arange(50.0).reshape(25, 2)) == np.inf)
+
+
 # ---- what `evaluation.json` holds ----
 
 
@@ -150,3 +170,49 @@ def test_weights_not_to_be_trusted_are_warned_of(values, bracket, k_hat):
     found = tightness.summarize(values | {"k_hat": some}, bracket, SETTINGS)
     assert found["pareto_k"]["share_above_0.7"] == 0.1
     assert found["warning"].startswith(f"the weights of 4 of {IMAGES} examples have a Pareto k-hat above 0.7")
+
+
+# ---- the task ----
+
+
+@pytest.fixture
+def task(values, bracket, monkeypatch):
+    """A function that does the task, with some of the values of the images changed: entries, figures, warnings."""
+
+    def do(**changes):
+        monkeypatch.setattr(tightness, "per_image", lambda *_: values | changes)
+        monkeypatch.setattr(tightness, "bidirectional", lambda *_: bracket)
+        settings = types.SimpleNamespace(tightness_examples=IMAGES, **vars(SETTINGS))
+        experiment = types.SimpleNamespace(evaluation=settings, seed=1)
+        run = types.SimpleNamespace(
+            experiment=experiment, images=lambda _: np.zeros((IMAGES, 3)), model=None, title="a run"
+        )
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            return *tightness.run(run), [str(warning.message) for warning in seen]
+
+    return do
+
+
+def test_the_task_gives_numbers_and_a_figure(task):
+    entries, figures, warned = task()
+    assert set(entries) == {"ais", "bidirectional", "pareto_k"} and set(figures) == {"tightness"} and not warned
+
+
+@pytest.mark.parametrize("k_hat", [np.inf, -np.inf])
+def test_numbers_stay_where_no_k_hat_can_be_shown(task, values, k_hat):
+    """As with fewer than 25 weights, or where q is the posterior. There is a figure, or a warning in its place."""
+    entries, figures, warned = task(k_hat=np.full(IMAGES, k_hat))
+    assert entries["ais"]["log_likelihood"] == pytest.approx(values["ais"].mean())
+    assert entries["pareto_k"]["largest"] is None
+    assert ("tightness" in figures) != bool(warned)
+
+
+def test_the_figure_shows_the_images_whose_numbers_are_finite(task, values):
+    _, figures, warned = task(effective_sample_size=np.where(np.arange(IMAGES) < 3, np.nan, 5.0))
+    assert figures["tightness"].axes[0].get_title() == f"{IMAGES - 3} images" and not warned
+
+
+def test_without_a_finite_number_there_is_a_warning_and_no_figure(task):
+    entries, figures, (warned,) = task(effective_sample_size=np.full(IMAGES, np.nan))
+    assert entries["ais"] and not figures and warned.startswith("tightness: no figure (")
