@@ -55,8 +55,13 @@ def run(experiment: Experiment) -> Run:
             raise RunError(
                 f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
             )
+        measured: dict[str, Any] = {}
         if experiment.overwrite:
             folder.move_aside()
+        elif trained:
+            measured = _read_evaluation(folder, experiment)
+        else:  # what cannot be continued from is refused before anything is written
+            _restorable(folder, _identity(experiment, dataset))
         environment = folder.environment() or _environment(dataset)  # of the training
         if not trained:
             _note_changes(environment, _environment(dataset), folder, accepted)
@@ -64,7 +69,7 @@ def run(experiment: Experiment) -> Run:
         if not trained:
             folder.discard_results()
             _train(experiment, dataset, model, folder, signals)
-        result = _with_tasks_done(Run(experiment, folder, dataset, model, _read_evaluation(folder, experiment)), redo)
+        result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
     print(result.summary())
     return result
 
@@ -197,6 +202,13 @@ def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder
         file = Path(place, folder.weights.name)
         model.save_weights(file)
         folder.write_weights(file.read_bytes())
+
+
+def _restorable(folder: Folder, identity: str) -> None:
+    try:
+        checkpoints.load(folder.checkpoints, identity)
+    except checkpoints.CheckpointError as error:
+        raise RunError(f"{error} (run {folder})") from None
 
 
 def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:

@@ -5,8 +5,8 @@ import fcntl
 import hashlib
 import itertools
 import json
-import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +20,7 @@ from iwae.runs import checkpoints
 from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
+LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
 WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
 
 
@@ -92,7 +93,10 @@ class Folder:
     def environment(self) -> dict[str, Any]:
         """What the run was trained with beside its parameters: versions, device, commit, data; {} if not known."""
         environment = read_json(self.experiment_json).get("environment", {})
-        return environment if isinstance(environment, dict) else {}
+        if not isinstance(environment, dict):
+            return {}
+        damaged = [name for name in LISTS if not isinstance(environment.get(name, []), list)]
+        return {name: value for name, value in environment.items() if name not in damaged}
 
     def read_evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json; {} before there is one.
@@ -347,8 +351,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, as JSON has them."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    """Whether `value` is a finite number, as JSON has them, that is one as a float too: 10^400 is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _NEEDED = ("nll", "nll_stderr", "examples", "k")
@@ -367,7 +371,7 @@ def _check_evaluation(where: str, entries: Any) -> None:
         if (name in _NEEDED or name in entries) and not is_number(entries.get(name)):
             raise RunError(f"{where}: {name}: expected a number, got {shown(entries.get(name))}")
     active = entries.get("active_units")
-    if not isinstance(active, list) or not all(map(is_number, active)):
+    if not isinstance(active, list) or not active or not all(map(is_number, active)):
         raise RunError(f"{where}: active_units: expected a list of numbers, got {shown(active)}")
     for entry, names in _NUMBERS.items():
         values = entries.get(entry)
