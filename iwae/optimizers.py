@@ -101,6 +101,8 @@ class Soap(keras.optimizers.Optimizer):
         for matrix in self.matrices:
             turns = {}
             for side, covariance in matrix.covariances.items():
+                if not np.all(np.isfinite(covariance)):  # training has gone wrong, which others tell
+                    continue
                 rotation = matrix.rotations[side]
                 new = np.linalg.eigh(covariance.numpy())[1].astype(np.float32)
                 turns[side] = rotation.numpy().T @ new

@@ -119,9 +119,9 @@ def train(
                 ended = watch.error(str(error))
             except (StopRequested, NonFiniteBound, OSError) as error:
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
+    model.hold(None)
     if ended is not None:
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
         raise ended
-    if state.best_weights:
+    if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
-    model.hold(None)

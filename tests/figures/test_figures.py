@@ -17,7 +17,7 @@ from iwae import config
 from iwae.diagnostics import plot
 from iwae.figures import curves, densities, latent, pictures, style
 from iwae.model import IWAE
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import LAST_PLOT, Folder, RunError
 from iwae.runs.run import Run
 
 
@@ -46,8 +46,8 @@ def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path: Path, monkey
 def test_the_last_plot_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(style, "save", lambda figure, path: written.append(path.name))
-    style.save_all({config.LAST_PLOT: Figure(), "a": Figure(), "z": Figure()}, tmp_path / "plots")
-    assert written == ["a.png", "z.png", f"{config.LAST_PLOT}.png"]
+    style.save_all({LAST_PLOT: Figure(), "a": Figure(), "z": Figure()}, tmp_path / "plots")
+    assert written == ["a.png", "z.png", f"{LAST_PLOT}.png"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def scatters(ending: str = "") -> set[str]:
     return {f"posterior_scatter{kind}{ending}" for kind in ("", "_draws", "_resampled")}
 
 
-EVERY = {"learning_curves", config.LAST_PLOT}
+EVERY = {"learning_curves", LAST_PLOT}
 OF_IMAGES = {"samples", "reconstructions", "reconstructions_resampled", "interpolations"}
 
 
