@@ -49,7 +49,8 @@ def save(folder: Path, updates: int, arrays: Mapping[str, np.ndarray], state: Ma
     record = {**state, "updates": updates, "format": FORMAT, "run": run}
     record["sha256"] = _checksum(content, record)
     files.write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
-    kept = {record.stem for record in _records(folder)[-KEPT:]}
+    # Those with more updates are ones that this training did not continue from: they are damaged.
+    kept = {record.stem for record in [r for r in _records(folder) if int(r.stem) <= updates][-KEPT:]}
     for entry in (*(entry for entry in _ours(folder) if entry.stem not in kept), *files.left_behind(folder)):
         entry.unlink()
     return path
@@ -111,7 +112,7 @@ def _ours(folder: Path) -> list[Path]:
 
 
 def _check(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray], updates: int) -> None:
-    """Raises an error if what a training says of itself is not there, or cannot be: a checksum alone proves no sense."""
+    """Raises an error if what a training says of itself is not there or cannot be: a checksum proves no sense."""
     for name in ("epoch", "update", "waited", "updates"):
         if type(state[name]) is not int or not 0 <= state[name] <= INT32_MAX:
             raise ValueError(f"{name} is {shown(state[name])}")

@@ -181,7 +181,8 @@ class Folder:
         test = evaluation.get("test", {})
         done = {
             "train": True,
-            "evaluate": set(evaluation) == set(experiment.evaluation.splits),
+            "evaluate": set(evaluation) == set(experiment.evaluation.splits)
+            and all(entries["k"] == experiment.evaluation.k for entries in evaluation.values()),
             "plot": (self.plots / f"{LAST_PLOT}.png").exists(),
             **{name: task.key in test for name, task in config.TASKS.items()},
         }
@@ -257,7 +258,7 @@ class Folder:
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
-            name.startswith("training.") and name != "training.start_from" for name in found
+            name.startswith("training.") and name not in ("training.start_from", "training.optimizer") for name in found
         )
         if found and not (acceptable and experiment.accept_changes):
             raise ConfigError(
@@ -297,16 +298,7 @@ class Folder:
             RunError: a file cannot be written or read.
         """
         is_new = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise RunError(f"{self}: expected a folder that can be written, got: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise Busy(f"{self}: another process is working on this run") from None
+        lock = self._locked()
         try:
             for entry in (*files.left_behind(self.path), *files.left_behind(self.plots)):
                 entry.unlink()
@@ -314,16 +306,35 @@ class Folder:
         except BrokenPipeError:  # of the terminal, no file of ours
             raise
         except OSError as error:
-            kept = "; the last checkpoint is kept, and the same command continues from it"
+            kept = "; the last checkpoint is kept, and the same command, without --overwrite, continues from it"
             raise RunError(
                 f"{error.filename or self}: {error.strerror or error}"
                 f"{kept if checkpoints.latest_update(self.checkpoints) else ''}"
             ) from None
         finally:
-            if is_new and os.listdir(self.path) == [self._lock.name]:
-                self._lock.unlink()
-                self.path.rmdir()
+            with contextlib.suppress(OSError):  # another process may come in between
+                if is_new and os.listdir(self.path) == [self._lock.name]:
+                    self._lock.unlink()
+                    self.path.rmdir()
             os.close(lock)
+
+    def _locked(self) -> int:
+        """Makes the folder and its lock, and takes it; the descriptor of the lock."""
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except OSError as error:
+                raise RunError(f"{self}: expected a folder that can be written, got: {error.strerror}") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise Busy(f"{self}: another process is working on this run") from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(lock).st_ino == os.stat(self._lock).st_ino:
+                    return lock
+            os.close(lock)  # it was removed by the process that held it, with a folder that had nothing in it
 
 
 def read_json(path: Path) -> dict[str, Any]:
