@@ -452,14 +452,9 @@ def others() -> Iterator[Case]:
         ("nosuch", "expected|invalid choice"), ("--data-dir ~nosuchuser/x mnist", "home folder"),
         ("--nosuch", "unrecog"),
         ("--timeout 1e10 mnist", "timeout"), ("--timeout nan mnist", "timeout"), ("--timeout 0 mnist", "timeout"),
-        ("--mirror ftp://x mnist", "mirror"), ("--mirror http:// mnist", "mirror"),
-        ("--mirror http://[ mnist", "mirror"),
-        ("--mirror http://x:99999 mnist", "mirror"),
-        ("--data-dir /dev/null/x --mirror http://127.0.0.1:9 mnist", "/dev/null"),
+        ("--mirror ftp://x mnist", "mirror"),
     ):  # fmt: skip
-        yield Case(
-            "download", words, says, words, program="datasets_download.py", status=2 if "dev/null" not in words else 1
-        )
+        yield Case("download", words, says, words, program="datasets_download.py", status=2)
     for words, says in (
         ("--results_dir {place}/none", "expected a folder of runs"), ("--results_dir {place}", "expected at least one"),
         ("{place}/none", "left out|error"), ("{place}/results/tiny --curves {place}/x.nosuch", "x.nosuch: expected"),
