@@ -13,7 +13,7 @@ def experiment() -> Experiment:
         # Output
         name=None,  # the files lie in results_dir/name; None: named by what differs from this file as it came
         results_dir="results",
-        overwrite=False,  # True: start afresh where a run of this name exists
+        overwrite=False,  # True: start afresh where a run of this name exists, which is moved aside
         seed=123,  # of everything random
         tasks=("train", "evaluate", "plot"),  # what is done
         data=Data(

@@ -58,7 +58,7 @@ class State:
 
 
 class Time(keras.callbacks.Callback):
-    """Counts updates, epochs and seconds; first of all callbacks, and it closes an epoch as the last."""
+    """Counts the updates and seconds of the epoch under way, which `Checkpoints` closes."""
 
     def __init__(self, state: State):
         super().__init__()
@@ -324,10 +324,11 @@ class Checkpoints(keras.callbacks.Callback):
 def named(variables: Sequence[keras.Variable], below_root: bool = False) -> dict[str, np.ndarray]:
     """The values of variables by their paths, which must differ.
 
-    `below_root`: without the first part, which for an optimizer says how many there were before it in the process.
+    `below_root`: without the first part, which for an optimizer says how many there were before it in the process; and
+    without its learning rate, which the schedule sets.
     """
-    values = {_path(variable, below_root): variable.numpy() for variable in variables}
-    assert len(values) == len(variables), "two variables have one path"
+    values = {path: variable.numpy() for path, variable in _by_path(variables, below_root)}
+    assert len(values) == len(_by_path(variables, below_root)), "two variables have one path"
     return values
 
 
@@ -337,15 +338,18 @@ def assign(variables: Sequence[keras.Variable], values: Mapping[str, np.ndarray]
     Raises:
         ValueError: a value is missing, left over, or of another shape.
     """
-    by_path = {_path(variable, below_root): variable for variable in variables}
+    by_path = dict(_by_path(variables, below_root))
     if wrong := sorted(set(by_path) ^ set(values)):
         raise ValueError(f"expected values for {len(by_path)} variables, got other names: {', '.join(wrong[:3])}")
     for path, variable in by_path.items():
         variable.assign(values[path])
 
 
-def _path(variable: keras.Variable, below_root: bool) -> str:
-    return variable.path.partition("/")[2] if below_root else variable.path
+def _by_path(variables: Sequence[keras.Variable], below_root: bool) -> list[tuple[str, keras.Variable]]:
+    if not below_root:
+        return [(variable.path, variable) for variable in variables]
+    paths = ((variable.path.partition("/")[2], variable) for variable in variables)
+    return [(path, variable) for path, variable in paths if path != "learning_rate"]
 
 
 def _csv(rows: Sequence[Row], header: bool = False) -> str:

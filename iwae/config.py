@@ -244,10 +244,6 @@ class Training(Section):
     epsilon: Positive = 1e-4
     """Adam: added to the root of the second moment. Paper: 0.0001."""
 
-    optimizer: Literal["adam", "soap"] = "adam"
-    """Adam, or Adam in the eigenbasis of the gradients' covariance, renewed each epoch (soap, Vyas et al. 2024);
-    beta_1, beta_2 and epsilon belong to either. Paper: adam."""
-
     schedule: Literal["burda", "cosine", "constant", "multistep"] = "burda"
     """Learning rate over the epochs: stages i = 0, 1, ... of 3^i epochs at learning_rate * 10^(-i/7) (burda), half a
     cosine that ends at zero with the last update (cosine), constant, or times gamma after each milestone (multistep).
@@ -294,30 +290,31 @@ class Training(Section):
 class Evaluation(Section):
     """What is measured after training."""
 
-    k: Count = 5000
+    k: Annotated[Count, Belongs(("evaluate", "tightness"))] = 5000
     """Importance samples an example of the reported likelihood L_k. Paper: 5000."""
 
-    splits: Selection[Split] = ("test",)
+    splits: Annotated[Selection[Split], Belongs(("evaluate",))] = ("test",)
     """Parts of the dataset that are evaluated: train, valid, test. Paper: test."""
 
-    examples: Count | None = None
+    examples: Annotated[Count | None, Belongs(("evaluate",))] = None
     """Examples of each split that are evaluated, spread evenly over it. None: all. Paper: all."""
 
-    active_unit_threshold: NonNegative = 0.01
+    active_unit_threshold: Annotated[NonNegative, Belongs(("evaluate", "plot"))] = 0.01
     """A latent unit is active if the variance of its posterior mean over the examples is above this. Paper: 0.01."""
 
-    remove_inactive_units: bool = True
+    remove_inactive_units: Annotated[bool, Belongs(("evaluate",))] = True
     """Measure the likelihood also with the inactive units removed from the model. Paper: yes."""
 
-    posterior_inputs: Annotated[tuple[CountOrZero, ...], Belongs(("plot", "posterior"))] = ()
-    """Tasks plot and posterior: numbers of the test examples whose posterior is shown, counted from 0. Empty: the
-    first of each class, or ten spread evenly where there are no labels. Not in the paper."""
+    posterior_inputs: Annotated[tuple[CountOrZero, ...], Belongs(("plot", "posterior", "snr"))] = ()
+    """Tasks plot, posterior and snr: numbers of the test examples that are looked at, counted from 0. Empty: the first
+    of each class, or ten spread evenly where there are no labels. Not in the paper."""
 
     tightness_examples: Annotated[Count, Belongs(("tightness",))] = 100
     """Task tightness: examples, spread evenly over each split. Not in the paper (Wu et al. 2017: 100)."""
 
-    ais_steps: Annotated[Count, Belongs(("tightness",))] = 500
-    """Task tightness: temperatures of annealed importance sampling. Not in the paper (Wu et al. 2017: 10000)."""
+    ais_steps: Annotated[Count, Belongs(("tightness", "posterior"))] = 500
+    """Tasks tightness and posterior: temperatures of annealed importance sampling. Not in the paper (Wu et al. 2017:
+    10000)."""
 
     ais_chains: Annotated[Count, Belongs(("tightness",))] = 16
     """Task tightness: chains an example of annealed importance sampling. Not in the paper (Wu et al. 2017: 16)."""
@@ -368,7 +365,7 @@ class Experiment(Section):
     """Folder that holds the folders of the runs."""
 
     overwrite: bool = False
-    """Start afresh where a run of this name exists; its files are deleted."""
+    """Start afresh where a run of this name exists; its files are moved aside, into overwritten-1 and so on there."""
 
     accept_changes: bool = False
     """Continue an unfinished run of a given name although parameters of training differ, such as its learning rate; the

@@ -20,11 +20,14 @@ _NOISE = re.compile(
 )
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(threads: int | None = None) -> None:
     """Imports TensorFlow and sets the devices up; the first thing that anything with a model does.
 
     GPUs get memory as they need it, and full float32 products: their shorter ones (TF32) would move log weights, which
     are sums over hundreds of pixels, by tenths of a nat.
+
+    Args:
+        threads: of one operation, on which the last bits of results depend; None: all cores, or as set before.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
     _keep_freed_memory()
@@ -33,6 +36,8 @@ def start_tensorflow() -> None:
 
         # It warns of a function that is compiled often; here there is one for each number of samples, on purpose.
         logging.getLogger("tensorflow").addFilter(_is_no_retracing)
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             with contextlib.suppress(RuntimeError):  # already in use, with settings that are the user's own

@@ -61,7 +61,7 @@ def sampled(
     """One sample an example, drawn with its normalised weight (Burda et al. 2015, end of section 3); IWAE only.
 
     k forward passes and one backward pass. Given the k samples its expectation over the draw is the gradient of eq. 14,
-    so it is as unbiased as that; its variance is larger.
+    so it is as unbiased as that; its variance is larger. The weight beta of the KL term is of no effect.
     """
     log_weights = model.log_weight_terms(x, noise).log_weights()
     bound = tf.reduce_sum(weights * objective(log_weights))

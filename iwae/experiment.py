@@ -26,6 +26,7 @@ from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Run, prepared_images
+from iwae.sections import differences
 
 
 def run(experiment: Experiment) -> Run:
@@ -42,8 +43,8 @@ def run(experiment: Experiment) -> Run:
     with folder.opened(), Signals() as signals:
         redo = "train" not in experiment.tasks
         accepted: list[str] = []
-        folder.check_whole()
         if not experiment.overwrite:
+            folder.check_whole()
             experiment = folder.with_kept_parameters(experiment)
             accepted = folder.check_same_parameters(experiment)
         dataset = load_data(experiment)
@@ -55,8 +56,13 @@ def run(experiment: Experiment) -> Run:
             raise RunError(
                 f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
             )
+        measured: dict[str, Any] = {}
         if experiment.overwrite:
             folder.move_aside()
+        elif trained:
+            measured = _read_evaluation(folder, experiment)
+        else:  # what cannot be continued from is refused before anything is written
+            _restorable(folder, _identity(experiment, dataset))
         environment = folder.environment() or _environment(dataset)  # of the training
         if not trained:
             _note_changes(environment, _environment(dataset), folder, accepted)
@@ -64,7 +70,7 @@ def run(experiment: Experiment) -> Run:
         if not trained:
             folder.discard_results()
             _train(experiment, dataset, model, folder, signals)
-        result = _with_tasks_done(Run(experiment, folder, dataset, model, _read_evaluation(folder, experiment)), redo)
+        result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
     print(result.summary())
     return result
 
@@ -83,7 +89,7 @@ def load_run(folder: str | PathLike[str]) -> Run:
     opened.check_same_data(dataset.fingerprint)
     if not opened.weights.exists():
         raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
-    return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.read_evaluation())
+    return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.current_evaluation())
 
 
 def load_data(experiment: Experiment) -> loading.Dataset:
@@ -130,17 +136,10 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
         ConfigError, RunError: the weights are not there, damaged, or those of another network.
     """
     settings = experiment.model
-    model = IWAE(
-        input_dim=dataset.train.shape[1],
-        latent_units=settings.latent_units,
-        hidden_units=settings.hidden_units,
-        objective=bounds.of(settings),
-        k=settings.k,
-        likelihood=settings.likelihood,
-        estimator=settings.estimator,
-        data_moments=(dataset.train_mean, dataset.train_std),
-        seed=experiment.seed,
-    )
+    try:
+        model = _new_model(experiment, dataset)
+    except ValueError as error:  # what only a bound of the user's own, or both together, can tell
+        raise ConfigError(f"model.{error}") from None
     model.beta.assign(settings.beta)
     if trained is None and experiment.training.start_from is not None:
         trained = _run_to_start_from(Folder(experiment.training.start_from), settings)
@@ -154,6 +153,21 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{trained.weights}: expected the weights of this model, got an error: {error}") from None
     return model
+
+
+def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
+    settings = experiment.model
+    return IWAE(
+        input_dim=dataset.train.shape[1],
+        latent_units=settings.latent_units,
+        hidden_units=settings.hidden_units,
+        objective=bounds.of(settings),
+        k=settings.k,
+        likelihood=settings.likelihood,
+        estimator=settings.estimator,
+        data_moments=(dataset.train_mean, dataset.train_std),
+        seed=experiment.seed,
+    )
 
 
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
@@ -189,7 +203,8 @@ def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder
                 run=_identity(experiment, dataset),
             )
     except training.StopRequested:
-        print(f"stopped; a checkpoint is in {folder.checkpoints}: the same command continues", file=sys.stderr)
+        same = "the same command without --overwrite" if experiment.overwrite else "the same command"
+        print(f"stopped; a checkpoint is in {folder.checkpoints}: {same} continues", file=sys.stderr)
         raise Interrupted(signals.received or signal.SIGTERM) from None
     except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
         raise RunError(f"{error} (run {folder})") from None
@@ -197,11 +212,23 @@ def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder
         file = Path(place, folder.weights.name)
         model.save_weights(file)
         folder.write_weights(file.read_bytes())
+    if signals.received:  # in the last block of updates
+        raise Interrupted(signals.received)
+
+
+def _restorable(folder: Folder, identity: str) -> None:
+    try:
+        checkpoints.load(folder.checkpoints, identity)
+    except checkpoints.CheckpointError as error:
+        raise RunError(f"{error} (run {folder})") from None
 
 
 def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:
-    """What a checkpoint must share with the run that continues from it: the data, the network, and the seed."""
-    model = config.to_dict(experiment)["model"]
+    """What a checkpoint must share with the run that continues from it: the data, the network, and the seed.
+
+    Of the model's parameters only those that are not the defaults: another version may have more of them.
+    """
+    model = {name: value for name, value, _ in differences(experiment.model, config.Model())}
     parts = [experiment.seed, experiment.data.batch_size, experiment.data.binarization, model, dataset.fingerprint]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -234,8 +261,8 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             module = importlib.import_module(f"iwae.diagnostics.{task}")
             entries, drawn = module.run(run)
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
+            style.save_all(drawn, run.folder.plots)  # before the entries, by which the task counts as done
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
-            style.save_all(drawn, run.folder.plots)
     return run
 
 
@@ -272,10 +299,13 @@ def _note_changes(
     The same bits are promised for the same versions, device and number of threads only.
     """
     update = checkpoints.latest_update(folder.checkpoints)
-    others = {name: value for name, value in now.items() if environment.get(name) != value}
+    before = dict(environment)
+    for stretch in environment.get("stretches", []):
+        before |= stretch
+    others = {name: value for name, value in now.items() if before.get(name) != value}
     if others and update:
         environment.setdefault("stretches", []).append({"from_update": update, **others})
-        changes = "; ".join(f"{name} was {environment.get(name)}, is {value}" for name, value in others.items())
+        changes = "; ".join(f"{name} was {before.get(name)}, is {value}" for name, value in others.items())
         warnings.warn(f"{folder} goes on after update {update} under other conditions ({changes})", stacklevel=3)
     if changed_parameters:
         environment["changed_parameters"] = environment.get("changed_parameters", []) + changed_parameters

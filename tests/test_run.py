@@ -15,9 +15,12 @@ import pytest
 
 import iwae
 from iwae import config, training
+from iwae.data import loading
+from iwae.evaluation import importance_sample
 from iwae.experiment import build_model
 from iwae.runs import log
 from iwae.runs.folder import Folder
+from iwae.runs.run import _SEEDS, prepared_images
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
@@ -105,7 +108,8 @@ def test_tasks_asked_for_are_done_again_and_no_others(done):
     iwae.run(config.replace(result.experiment, {"tasks": ("evaluate", "plot")}))
     after = state(folder)
     redone = changed(before, after) - {"experiment.json", ".lock"}
-    assert "evaluation.json" in redone and all(name.startswith("plots/") for name in redone - {"evaluation.json"})
+    results = {"evaluation.json", "likelihoods.npz"}
+    assert results <= redone and all(name.startswith("plots/") for name in redone - results)
     assert {name for name in before if name.startswith("plots/")} <= redone
     assert after["evaluation.json"][1] == before["evaluation.json"][1]  # the same seed gives the same numbers
     iwae.run(result.experiment)  # and asked for as before, it is the finished run it was
@@ -132,6 +136,30 @@ def test_training_starts_from_another_run(done, tmp_path):
     other = experiment(tmp_path, **{"training.start_from": str(folder), "model.latent_units": (3,)})
     with pytest.raises(iwae.ConfigError, match=r"model\.latent_units: expected \(2,\) .*got \(3,\)"):
         build_model(other, result.dataset)
+
+
+def test_the_likelihood_of_each_image_is_kept(done):
+    result, folder = done
+    with np.load(folder / "likelihoods.npz") as file:
+        values, numbers, binarization = file["test"], file["test_numbers"], str(file["binarization"])
+    entry = result.evaluation["test"]
+    assert -values.mean(dtype=np.float64) == pytest.approx(entry["nll"], rel=1e-12)
+    assert binarization == entry["binarization"]
+    x = result.images("test")[numbers]  # and they are those of these images
+    again = importance_sample(result.model, x, entry["k"], result.experiment.seed)["log_likelihood_bound"]
+    np.testing.assert_array_equal(values, again)
+
+
+def test_test_images_have_the_same_pixels_for_all_seeds_and_training_images_have_not(done):
+    dataset = done[0].dataset
+    of_seed = [experiment("results", seed=seed, **{"data.binarization": "fixed"}) for seed in (1, 2)]
+    for split, same in (("train", False), ("valid", True), ("test", True)):
+        one, other = (prepared_images(dataset, split, each) for each in of_seed)
+        assert np.array_equal(one, other) is same
+    n = len(dataset.valid)
+    grey = np.full((n, 64), 0.5, np.float32)
+    halves = [loading.binarize(grey, "fixed", _SEEDS[split]) for split in ("valid", "test")]
+    assert np.mean(halves[0] == halves[1]) < 0.55  # each split has numbers of its own
 
 
 # ---- what is refused ----

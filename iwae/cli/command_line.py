@@ -36,6 +36,11 @@ _CHOICES = {
         "PARAMETER VALUE ...",
         "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
     ),
+    "workers": ("N", "Of several runs, how many at a time, each in a process of its own; one if not given."),
+    "threads_per_run": (
+        "N",
+        "CPU threads of each run, on which the last bits of its results depend; if not given, the cores / workers.",
+    ),
 }
 
 
@@ -47,8 +52,10 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
             line too.
         arguments: the words of the command line without the program's name; default: those of this process.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        experiments, notes = plan(sys.argv[1:] if arguments is None else arguments, _made(experiment))
+        experiments, notes = plan(arguments, _made(experiment))
+        workers, threads = (_count(name, read_words(arguments)) for name in ("workers", "threads_per_run"))
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -59,7 +66,7 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
         print(f"note: {note}", file=sys.stderr)
     from iwae.cli import running  # the lazy door to NumPy and TensorFlow
 
-    sys.exit(running.execute(experiments))
+    sys.exit(running.execute(experiments, workers or 1, threads))
 
 
 def _made(experiment: Callable[[], Experiment]) -> Experiment:
@@ -133,6 +140,15 @@ def _without_effect(experiment: Experiment) -> list[str]:
 
 
 # ---- words to values ----
+
+
+def _count(name: str, options: Mapping[str, Sequence[Sequence[str]]]) -> int | None:
+    if name not in options:
+        return None
+    word = _only(name, options[name][-1])
+    if not word.isdecimal() or int(word) < 1:
+        raise ConfigError(f"{name}: expected an integer >= 1, got {shown(word)}")
+    return int(word)
 
 
 def read_words(arguments: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:

@@ -55,12 +55,14 @@ def signal_to_noise(
     x, results = tf.constant(images, tf.float32), []
     beta = model.beta.numpy()
     model.beta.assign(1.0)  # of L_k, whatever the model was trained on
-    with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
-        for i, k in enumerate(ks):
-            results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
-            if bar:
-                bar.update(i + 1)
-    model.beta.assign(beta)
+    try:
+        with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
+            for i, k in enumerate(ks):
+                results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
+                if bar:
+                    bar.update(i + 1)
+    finally:
+        model.beta.assign(beta)
     return {name: np.stack([result[name] for result in results], axis=1) for name in names}
 
 

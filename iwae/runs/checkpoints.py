@@ -8,6 +8,7 @@ and no file is touched whose name is not of that form.
 import hashlib
 import io
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from iwae import files
+from iwae.runs import log
+from iwae.sections import INT32_MAX, shown
 
 FORMAT = 2  # arrays by the path of their variable; format 1 numbered them
 KEPT = 2
@@ -46,7 +49,8 @@ def save(folder: Path, updates: int, arrays: Mapping[str, np.ndarray], state: Ma
     record = {**state, "updates": updates, "format": FORMAT, "run": run}
     record["sha256"] = _checksum(content, record)
     files.write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
-    kept = {record.stem for record in _records(folder)[-KEPT:]}
+    # Those with more updates are ones that this training did not continue from: they are damaged.
+    kept = {record.stem for record in [r for r in _records(folder) if int(r.stem) <= updates][-KEPT:]}
     for entry in (*(entry for entry in _ours(folder) if entry.stem not in kept), *files.left_behind(folder)):
         entry.unlink()
     return path
@@ -70,7 +74,9 @@ def load(folder: Path, run: str = "") -> tuple[dict[str, np.ndarray], dict[str, 
                 raise ValueError("its contents do not have the checksum they were written with")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found = dict(arrays)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if state.get("format") == FORMAT:
+                _check(state, found, int(record.stem))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             warnings.warn(f"checkpoint {record.with_suffix('')} is damaged and left out: {error}", stacklevel=2)
             continue
         if state.get("format") != FORMAT:
@@ -103,6 +109,24 @@ def _records(folder: Path) -> list[Path]:
 
 def _ours(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if _NAME.fullmatch(path.name) and not path.is_dir())
+
+
+def _check(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray], updates: int) -> None:
+    """Raises an error if what a training says of itself is not there or cannot be: a checksum proves no sense."""
+    for name in ("epoch", "update", "waited", "updates"):
+        if type(state[name]) is not int or not 0 <= state[name] <= INT32_MAX:
+            raise ValueError(f"{name} is {shown(state[name])}")
+    for name in ("seconds", "best"):
+        if not (
+            type(state[name]) in (int, float) and math.isfinite(state[name]) or (name, state[name]) == ("best", None)
+        ):
+            raise ValueError(f"{name} is {shown(state[name])}")
+    if type(state["stopped"]) is not bool or state["seconds"] < 0:
+        raise ValueError(f"stopped is {shown(state['stopped'])}, seconds {shown(state['seconds'])}")
+    if state["updates"] != updates or state["update"] > updates:
+        raise ValueError(f"{shown(state['updates'])} updates, {state['update']} of them in the epoch under way")
+    if len(log.parse(arrays["log"])) != state["epoch"]:
+        raise ValueError(f"{state['epoch']} epochs, with {len(arrays['log'])} rows of the log")
 
 
 def _checksum(content: bytes, record: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ import fcntl
 import hashlib
 import itertools
 import json
-import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +20,7 @@ from iwae.runs import checkpoints
 from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
+LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
 WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
 
 
@@ -92,7 +93,10 @@ class Folder:
     def environment(self) -> dict[str, Any]:
         """What the run was trained with beside its parameters: versions, device, commit, data; {} if not known."""
         environment = read_json(self.experiment_json).get("environment", {})
-        return environment if isinstance(environment, dict) else {}
+        if not isinstance(environment, dict):
+            return {}
+        damaged = [name for name in LISTS if not isinstance(environment.get(name, []), list)]
+        return {name: value for name, value in environment.items() if name not in damaged}
 
     def read_evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json; {} before there is one.
@@ -177,7 +181,8 @@ class Folder:
         test = evaluation.get("test", {})
         done = {
             "train": True,
-            "evaluate": set(evaluation) == set(experiment.evaluation.splits),
+            "evaluate": set(evaluation) == set(experiment.evaluation.splits)
+            and all(entries["k"] == experiment.evaluation.k for entries in evaluation.values()),
             "plot": (self.plots / f"{LAST_PLOT}.png").exists(),
             **{name: task.key in test for name, task in config.TASKS.items()},
         }
@@ -293,16 +298,7 @@ class Folder:
             RunError: a file cannot be written or read.
         """
         is_new = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise RunError(f"{self}: expected a folder that can be written, got: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise Busy(f"{self}: another process is working on this run") from None
+        lock = self._locked()
         try:
             for entry in (*files.left_behind(self.path), *files.left_behind(self.plots)):
                 entry.unlink()
@@ -310,16 +306,38 @@ class Folder:
         except BrokenPipeError:  # of the terminal, no file of ours
             raise
         except OSError as error:
-            kept = "; the last checkpoint is kept, and the same command continues from it"
+            kept = "; the last checkpoint is kept, and the same command, without --overwrite, continues from it"
             raise RunError(
                 f"{error.filename or self}: {error.strerror or error}"
                 f"{kept if checkpoints.latest_update(self.checkpoints) else ''}"
             ) from None
         finally:
-            if is_new and os.listdir(self.path) == [self._lock.name]:
-                self._lock.unlink()
-                self.path.rmdir()
+            with contextlib.suppress(OSError):  # another process may come in between
+                if is_new and os.listdir(self.path) == [self._lock.name]:
+                    self._lock.unlink()
+                    self.path.rmdir()
             os.close(lock)
+
+    def _locked(self) -> int:
+        """Makes the folder and its lock, and takes it; the descriptor of the lock."""
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except OSError as error:
+                raise RunError(f"{self}: expected a folder that can be written, got: {error.strerror}") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise Busy(f"{self}: another process is working on this run") from None
+            except OSError as error:
+                os.close(lock)
+                raise RunError(f"{self}: expected a folder whose files can be locked, got: {error.strerror}") from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(lock).st_ino == os.stat(self._lock).st_ino:
+                    return lock
+            os.close(lock)  # it was removed by the process that held it, with a folder that had nothing in it
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -347,8 +365,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, as JSON has them."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    """Whether `value` is a finite number, as JSON has them, that is one as a float too: 10^400 is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _NEEDED = ("nll", "nll_stderr", "examples", "k")
@@ -367,7 +385,7 @@ def _check_evaluation(where: str, entries: Any) -> None:
         if (name in _NEEDED or name in entries) and not is_number(entries.get(name)):
             raise RunError(f"{where}: {name}: expected a number, got {shown(entries.get(name))}")
     active = entries.get("active_units")
-    if not isinstance(active, list) or not all(map(is_number, active)):
+    if not isinstance(active, list) or not active or not all(map(is_number, active)):
         raise RunError(f"{where}: active_units: expected a list of numbers, got {shown(active)}")
     for entry, names in _NUMBERS.items():
         values = entries.get(entry)

@@ -5,21 +5,30 @@ process would fill the memory. A run that is killed for its memory costs no othe
 """
 
 import contextlib
+import io
+import math
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
 from iwae.config import ConfigError, Experiment
-from iwae.runs.folder import RunError
+from iwae.runs.folder import Busy, RunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_OF_ONE_SIGNAL = (
+    2.0  # SLURM sends it to a run and to its parent, which hands it on: the second is no second wish
+)
+OUTPUT = "run.log"  # in the folder of a run, what its own process printed
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -36,11 +45,12 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._last = -math.inf
         self._deferred = False
 
     def __enter__(self) -> "Signals":
         self._handlers = contextlib.ExitStack()
-        self._handlers.enter_context(_handled_by(self._handle))
+        self._handlers.enter_context(handled_by(self._handle))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,6 +64,9 @@ class Signals:
         self._deferred = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        last, self._last = self._last, time.monotonic()
+        if self._last - last < SECONDS_OF_ONE_SIGNAL:
+            return
         if self._deferred and self.received is None:
             self.received = number
             with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
@@ -62,42 +75,39 @@ class Signals:
             raise Interrupted(number)
 
 
-def run_apart(experiment: Experiment, run: Callable[[Experiment], Any]) -> None:
-    """Does `run(experiment)` in a child process and waits for it.
-
-    A signal of `SIGNALS` is handed on to the child, which then saves a checkpoint and ends.
+class Child:
+    """`run(experiment)` in a process of its own, which ends with this one; what it prints is added to `run.log`.
 
     Args:
-        experiment: of the run.
+        experiment: of the run, whose folder is there.
         run: a function of a module, so that the child can import it.
-
-    Raises:
-        ConfigError, RunError: what `run` raised; RunError also for any other error there and for a child that died.
-        Interrupted: one of these signals came.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(experiment, run, sender))
-    received: list[int] = []
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        if child.is_alive() and child.pid is not None:
-            os.kill(child.pid, number)
-
-    with _handled_by(hand_on):
-        child.start()
+    def __init__(self, experiment: Experiment, run: Callable[[Experiment], Any]):
+        self._folder = experiment.run_dir
+        context = multiprocessing.get_context("spawn")
+        self.ended, sender = context.Pipe(duplex=False)  # can be read once the run has ended
+        self._process = context.Process(target=_child, args=(experiment, run, sender))
+        resource_tracker.ensure_running()  # would unblock them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the child's until it can end well
+        self._process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()
+
+    def send(self, number: int) -> None:
+        """Sends the process a signal of `SIGNALS`: the run saves a checkpoint and ends."""
+        if self._process.is_alive() and self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
+    def error(self) -> Exception | None:
+        """Waits for the end. ConfigError or RunError: what `run` raised, or that the process died."""
         error = None
         with contextlib.suppress(EOFError):  # it died without a word
-            error = receiver.recv()
-        child.join()
-    if received:
-        raise Interrupted(received[0])
-    if error is not None:
-        raise error
-    if child.exitcode:
-        raise RunError(f"{experiment.run_dir}: the process of the run died ({_end_of(child.exitcode)})")
+            error = self.ended.recv()
+        self._process.join()
+        if error is None and self._process.exitcode:
+            return RunError(f"{self._folder}: the process of the run died ({_end_of(self._process.exitcode)})")
+        return error
 
 
 def _child(experiment: Experiment, run: Callable[[Experiment], Any], sender: Connection) -> None:
@@ -107,15 +117,31 @@ def _child(experiment: Experiment, run: Callable[[Experiment], Any], sender: Con
     threading.Thread(target=_end_with_parent, daemon=True).start()
     error: Exception | None = None
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        _print_into(os.path.join(experiment.run_dir, OUTPUT))
         run(experiment)
     except (ConfigError, RunError) as caught:
         error = caught
+        if not isinstance(caught, Busy):
+            print(f"error: {caught}", file=sys.stderr)
     except KeyboardInterrupt:
-        pass  # the parent knows
+        error = RunError(f"{experiment.run_dir}: stopped by a signal; the same command continues")
     except Exception as caught:
         traceback.print_exc()
         error = RunError(f"{type(caught).__name__}: {caught}")
-    sender.send(error)
+    with contextlib.suppress(OSError):  # the parent may be gone
+        sender.send(error)
+
+
+def _print_into(path: str) -> None:
+    """Adds to a file what this process, C++ code too, prints from now on."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        os.dup2(file, number)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    os.close(file)
+    print(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()}, process {os.getpid()}")
 
 
 def _end_with_parent() -> None:
@@ -127,7 +153,8 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Handler) -> Iterator[None]:
+def handled_by(handler: Handler) -> Iterator[None]:
+    """While this context lasts `handler` gets the signals of `SIGNALS`."""
     previous = {}
     with contextlib.suppress(ValueError):  # handlers belong to the main thread; elsewhere all stays as it is
         for number in SIGNALS:

@@ -156,7 +156,7 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
     text = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
     assert max(map(len, text.splitlines())) <= 100
     text = " ".join(text.replace("│", " ").split())
-    for name in ("list", "preset", "file", "grid", *config.flatten(DEFAULT)):
+    for name in ("list", "preset", "file", "grid", "workers", "threads_per_run", *config.flatten(DEFAULT)):
         assert f"--{name.replace('_', '-')} " in text
     for section in (Experiment, config.Data, Model, Training, Evaluation):
         explained = command_line.help_texts(section)
@@ -172,7 +172,6 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
 def run_main(monkeypatch: pytest.MonkeyPatch, run: Any, words: Sequence[str], default: Any = lambda: DEFAULT) -> Any:
     """The exit status of `main` with a stand-in for the function that trains."""
     monkeypatch.setattr(running, "run", run)
-    monkeypatch.setattr(running, "run_in_child", run)  # of several experiments
     with pytest.raises(SystemExit) as ended:
         command_line.main(default, words)
     return ended.value.code
@@ -299,58 +298,39 @@ def test_wrong_choice_of_runs_is_refused(words: str, message: str) -> None:
         command_line.plan(words.split(), DEFAULT)
 
 
-def test_all_runs_are_tried_and_failures_told_at_the_end(capsys: pytest.CaptureFixture) -> None:
-    done = []
-    faults = {"run_seed2": RunError("no\nspace"), "run_seed3": ConfigError("name: taken"), "run_seed4": OSError("x")}
+@pytest.mark.parametrize(
+    ("words", "workers", "threads"),
+    [("", 1, 2), ("--workers 2", 2, 1), ("--workers 8", 8, 1), ("--workers 2 --threads-per-run 3", 2, 3)],
+)
+def test_several_runs_go_to_the_pool(monkeypatch: pytest.MonkeyPatch, words: str, workers: int, threads: int) -> None:
+    seen: list[Any] = []
 
-    def run(experiment: Experiment) -> None:
-        if experiment.name in faults:
-            raise faults[experiment.name]
-        done.append(experiment.name)
+    class Pool:
+        def __init__(self, experiments: list[Experiment], run: Any, workers: int):
+            seen.extend([[experiment.seed for experiment in experiments], workers, run.keywords["threads"]])
 
-    experiments, _ = command_line.plan("--grid seed 1 2 3 4 5".split(), DEFAULT)
-    assert running.run_all(experiments, run) == 1
-    assert done == ["run_seed1", "run_seed5"]
-    out, err = capsys.readouterr()
-    assert out.splitlines() == [
-        *(f"== {i}/5 run_seed{i}" for i in range(1, 6)),
-        "== 2 of 5 runs are done",
-    ]
-    assert err.splitlines()[-3:] == [
-        "failed: run_seed2: no space",
-        "failed: run_seed3: name: taken",
-        "failed: run_seed4: x",
-    ]
-    assert "error: no space" in err.splitlines()
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(running, "Pool", Pool)
+    monkeypatch.setattr(running, "cores", lambda: 2)
+    assert run_main(monkeypatch, seen.append, ["--grid", "seed", "1", "2", *words.split()]) == 0
+    assert seen == [[1, 2], workers, threads]
 
 
-def test_a_finished_run_is_left_as_it_is_without_a_process(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("option", ["workers", "threads-per-run"])
+@pytest.mark.parametrize("word", ["0", "-1", "x", "1.5", ""])
+def test_a_wrong_number_of_workers_or_threads_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, option: str, word: str
 ) -> None:
-    apart: list[tuple] = []
-    monkeypatch.setattr(running, "run_apart", lambda *arguments: apart.append(arguments))
-    for finished in (True, False):
-        monkeypatch.setattr(running.Folder, "is_finished", lambda folder, experiment, finished=finished: finished)
-        running.run_in_child(DEFAULT)
-    assert apart == [(DEFAULT, running.run)]
-    assert capsys.readouterr().out == f"{DEFAULT.run_dir}: finished before, left as it is\n"
+    assert run_main(monkeypatch, raising(AssertionError("must not run")), [f"--{option}={word}"]) == 2
+    line = f"error: {option.replace('-', '_')}: expected an integer >= 1, got '{word}'\n"
+    assert capsys.readouterr().err == line
 
 
-def test_all_runs_done_is_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Experiment] = []
-    assert run_main(monkeypatch, seen.append, ["--grid", "seed", "1", "2"]) == 0
-    assert [experiment.seed for experiment in seen] == [1, 2]
-
-
-def test_a_signal_ends_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Experiment] = []
-
-    def run(experiment: Experiment) -> None:
-        seen.append(experiment)
-        raise Interrupted(signal.SIGINT)
-
-    assert run_main(monkeypatch, run, ["--grid", "seed", "1", "2"]) == 130
-    assert len(seen) == 1
+def test_a_signal_to_several_runs_is_told_by_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.Pool, "run", raising(Interrupted(signal.SIGINT)))
+    assert run_main(monkeypatch, raising(AssertionError("must not run")), ["--grid", "seed", "1", "2"]) == 130
 
 
 # ---- the script, in a process of its own ----

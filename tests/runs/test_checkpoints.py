@@ -17,8 +17,9 @@ ARRAYS = {
     "model/001": np.float32(7),
     "optimizer/000": np.int64([2**40]),
     "tracker/000": np.zeros((0, 3), np.float32),
+    "log": np.ones((3, 7)),
 }
-STATE = {"epoch": 3, "block": 1, "seconds": 12.25, "waited": 0, "best": None, "stopped": False}
+STATE = {"epoch": 3, "update": 1, "seconds": 12.25, "waited": 0, "best": None, "stopped": False}
 
 
 def save(folder, updates, arrays=ARRAYS):
@@ -159,6 +160,28 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(tmp_path, kind, damage)
         arrays, state = checkpoints.load(tmp_path)
     assert state["updates"] == 1
     np.testing.assert_array_equal(arrays["model/000"], ARRAYS["model/000"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "state"),
+    [
+        *(({}, {name: value}) for name in ("epoch", "update", "waited") for value in ("x", None, -1, 10**400, True)),
+        *(({}, {name: value}) for name in ("seconds", "best") for value in ("x", [], float("nan"))),
+        ({}, {"seconds": None}),
+        ({}, {"stopped": 0}),
+        ({}, {"update": 3}),
+        ({}, {"epoch": 2}),
+        ({"log": np.ones((3, 6))}, {}),
+        ({"log": np.full((3, 7), np.inf)}, {}),
+        ({"log": np.array(["x"])}, {}),
+    ],
+)
+def test_one_that_makes_no_sense_is_damaged(tmp_path, arrays, state):
+    """Though its checksum is right."""
+    save(tmp_path, 1)
+    checkpoints.save(tmp_path, 2, ARRAYS | arrays, STATE | state)
+    with pytest.warns(UserWarning, match=r"checkpoint .*0000000002 is damaged and left out: "):
+        assert checkpoints.load(tmp_path)[1]["updates"] == 1
 
 
 def test_all_damaged_is_an_error(tmp_path):

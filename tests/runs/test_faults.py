@@ -198,6 +198,17 @@ def test_a_checkpoint_of_another_seed_is_refused(folder):
         iwae.run(experiment(folder.parent, seed=77))
 
 
+def test_a_refused_checkpoint_costs_no_evaluation(folder):
+    """What is refused is refused before anything is written."""
+    (folder / "model.weights.h5").unlink()
+    flip_a_byte(next((folder / "checkpoints").glob("*.npz")))
+    before = {name: (folder / name).read_bytes() for name in ("experiment.json", "evaluation.json", "log.csv")}
+    with pytest.warns(UserWarning, match="is damaged and left out"):
+        with pytest.raises(iwae.RunError, match="that are all damaged"):
+            iwae.run(experiment(folder.parent, tasks=("train",)))
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
 def test_other_data_than_the_run_was_trained_on_are_refused(folder):
     values = json.loads((folder / "experiment.json").read_text())
     values["environment"]["dataset_fingerprint"] = "0" * 64

@@ -1,0 +1,85 @@
+"""The table of several runs: made from each run's `log.csv`, redrawn in place on a terminal."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from iwae.config import Experiment
+from iwae.runs import log
+from iwae.runs.folder import Folder
+
+EPOCHS_OF_THE_TIME_LEFT = 5  # it is judged from so many of the last
+_COLUMNS = "{:<9} {:>9} {:>9} {:>8} {:>7}"  # after the name
+
+
+def lines(runs: Sequence[tuple[Experiment, str]], width: int = 80, height: int | None = None) -> list[str]:
+    """A header and a line a run, each shorter than `width`.
+
+    Args:
+        runs: the experiments, and how it stands with each in a word.
+        height: the most lines; runs that work come first then, and the last line counts the others.
+    """
+    shown = list(runs)
+    if height is not None and len(runs) + 1 > height:
+        at_work = {"training", "elsewhere", "failed"}
+        shown = sorted(runs, key=lambda run: run[1] not in at_work)[: max(height - 2, 1)]
+    names = max(width - 2 - len(_COLUMNS.format(*[""] * 5)), 8)
+    found = [_row("run", names, ["", "epoch", "bound", "images/s", "left"])]
+    found += [_row(experiment.name, names, _cells(experiment, state)) for experiment, state in shown]
+    if len(shown) < len(runs):
+        states = [state for _, state in runs]
+        found.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))[: width - 1])
+    return found
+
+
+class Live:
+    """Lines on standard output that take the place of those before them."""
+
+    def __init__(self) -> None:
+        self.possible = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn: list[str] = []
+
+    def draw(self, runs: Sequence[tuple[Experiment, str]]) -> None:
+        size = shutil.get_terminal_size()
+        drawn = lines(runs, size.columns, size.lines - 1)
+        if drawn != self._drawn:
+            self.clear()
+            self._drawn = drawn
+            print(*drawn, sep="\n", flush=True)
+
+    def clear(self) -> None:
+        if self._drawn:
+            print(f"\x1b[{len(self._drawn)}A\x1b[J", end="", flush=True)
+            self._drawn = []
+
+
+def _row(name: str, names: int, cells: Sequence[str]) -> str:
+    if len(name) > names:  # its end says what differs
+        half = max(names - 3, 0) // 2
+        name = (name[:half] + "..." + name[len(name) - (names - 3 - half) :])[:names]
+    return f"{name:<{names}} {_COLUMNS.format(*cells)}".rstrip()
+
+
+def _cells(experiment: Experiment, state: str) -> list[str]:
+    try:
+        rows = log.read(Folder(experiment.run_dir).log)
+    except (OSError, ValueError):  # the run itself tells
+        rows = []
+    training = experiment.training
+    total = training.epochs if training.epochs is not None else (3**training.stages - 1) // 2
+    if not rows:
+        return [state, f"0/{total}", "", "", ""]
+    last, recent = rows[-1], [row["seconds"] for row in rows[-EPOCHS_OF_THE_TIME_LEFT:]]
+    bound = last["valid_bound"] if last["valid_bound"] == last["valid_bound"] else last["train_bound"]  # nan: no data
+    epoch = int(last["epoch"])
+    if state == "training" and epoch == total:
+        state = "measuring"
+    left = (total - epoch) * sum(recent) / len(recent) if state in ("training", "elsewhere") else 0
+    speed = f"{last['images_per_second']:,.0f}"
+    return [state, f"{epoch}/{total}", f"{bound:.2f}", speed, _time(left) if left else ""]
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m" if minutes else f"{seconds:.0f}s"
