@@ -319,7 +319,7 @@ class IWAE(keras.Model):
             warnings.warn(
                 "x: grey values as Bernoulli targets: the bounds are not log likelihoods; draw binary pixels first: "
                 "x = np.random.default_rng(0).random(x.shape) < x",
-                stacklevel=stacklevel + 1,
+                stacklevel=stacklevel,
             )
 
     def _look_at(self, data: Any) -> Any:
