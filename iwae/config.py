@@ -244,10 +244,6 @@ class Training(Section):
     epsilon: Positive = 1e-4
     """Adam: added to the root of the second moment. Paper: 0.0001."""
 
-    optimizer: Literal["adam", "soap"] = "adam"
-    """Adam, or Adam in the eigenbasis of the gradients' covariance, renewed each epoch (soap, Vyas et al. 2024);
-    beta_1, beta_2 and epsilon belong to either. Paper: adam."""
-
     schedule: Literal["burda", "cosine", "constant", "multistep"] = "burda"
     """Learning rate over the epochs: stages i = 0, 1, ... of 3^i epochs at learning_rate * 10^(-i/7) (burda), half a
     cosine that ends at zero with the last update (cosine), constant, or times gamma after each milestone (multistep).

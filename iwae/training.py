@@ -18,7 +18,6 @@ from iwae.callbacks import State, StopRequested
 from iwae.config import Training
 from iwae.model import IWAE
 from iwae.nonfinite import NonFiniteBound, Watch
-from iwae.optimizers import Soap
 from iwae.runs.folder import Folder
 
 
@@ -60,8 +59,7 @@ def train(
     updates, total = math.ceil(len(images) / batch), schedule.epochs(settings)
     state = State(len(images), batch, rows=min(settings.updates_per_call, updates))
     model.hold(batches.ResidentImages(images, stochastic))
-    kind = Soap if settings.optimizer == "soap" else keras.optimizers.Adam
-    optimizer = kind(
+    optimizer = keras.optimizers.Adam(
         schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
         beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
     )  # fmt: skip
@@ -92,8 +90,6 @@ def train(
             curves,
             checkpoints,
         ]
-        if isinstance(optimizer, Soap):
-            beside.insert(0, keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: optimizer.refresh()))
         if settings.schedule != "cosine":
             beside.insert(0, keras.callbacks.LearningRateScheduler(lambda e, _: schedule.learning_rate(settings, e)))
         if len(valid):

@@ -275,10 +275,9 @@ def stop_when_asked(times):
 
 
 COSINE = {"schedule": "cosine", "warmup_epochs": 1}
-SOAP = {**COSINE, "optimizer": "soap"}
 
 
-@pytest.mark.parametrize("changes", [{}, COSINE, SOAP], ids=["constant", "cosine", "soap"])
+@pytest.mark.parametrize("changes", [{}, COSINE], ids=["constant", "cosine"])
 def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     """Weights, optimizer and log, after a stop within the first epoch and one at the end of the second."""
     model, rows = train(tmp_path / "whole", **changes) if changes else whole[1:]

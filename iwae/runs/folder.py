@@ -258,7 +258,7 @@ class Folder:
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
-            name.startswith("training.") and name not in ("training.start_from", "training.optimizer") for name in found
+            name.startswith("training.") and name != "training.start_from" for name in found
         )
         if found and not (acceptable and experiment.accept_changes):
             raise ConfigError(
@@ -331,6 +331,9 @@ class Folder:
             except BlockingIOError:
                 os.close(lock)
                 raise Busy(f"{self}: another process is working on this run") from None
+            except OSError as error:
+                os.close(lock)
+                raise RunError(f"{self}: expected a folder whose files can be locked, got: {error.strerror}") from None
             with contextlib.suppress(FileNotFoundError):
                 if os.fstat(lock).st_ino == os.stat(self._lock).st_ino:
                     return lock
