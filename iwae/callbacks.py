@@ -310,9 +310,15 @@ class Checkpoints(keras.callbacks.Callback):
                 setattr(state, name, rest[name])
             state.best = -math.inf if rest["best"] is None else rest["best"]
             state.log = log.parse(arrays["log"])
+            if not 0 <= state.update < state.updates:
+                raise ValueError(f"update {state.update} of {state.updates} in an epoch")
+            if groups["best"]:
+                assign(self._network.variables, groups["best"])  # whether it fits; its time comes at the end
+            if state.update:
+                assign(self._network.bound_tracker.variables, groups["tracker"])  # likewise
             assign(self._network.variables, groups["model"])
             assign(self._network.optimizer.variables, groups["optimizer"], below_root=True)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise checkpoints.CheckpointError(
                 f"{self._folder}: expected a checkpoint of this model, got one that does not fit: {error}"
             ) from None

@@ -105,7 +105,7 @@ def wrong_with(case: Case, place: Path, done: Path) -> list[str]:
     if "Traceback" in output:
         found.append("a traceback was printed")
     lines = output.splitlines()
-    errors = [line for line in lines if re.match(r"(\S+: )?error: ", line)]
+    errors = [line for line in lines if re.match(r"(\w[\w .-]*: )?error: ", line)]
     if status and len(errors) != 1:
         found.append(f"{len(errors)} lines of error")
     if not any(re.search(case.says, line) for line in (errors if status else lines)):

@@ -388,15 +388,13 @@ def folders() -> Iterator[Case]:
         lambda folder: (folder.parent / "loop").symlink_to("loop"), 1)  # fmt: skip
     for names in (("experiment.json",), ("experiment.json", "model.weights.h5"), ("experiment.json", "checkpoints")):
         deed = without(*names)
-        for words in ("", "--seed 77", "--overwrite"):
-            yield Case(
-                "folder",
-                f"without {', '.join(names)} {words}",
-                "expected the parameters of the run whose",
-                words,
-                deed,
-                1,
-            )
+        for words in ("", "--seed 77"):
+            what, says = f"without {', '.join(names)} {words}", "expected the parameters of the run whose"
+            yield Case("folder", what, says, words, deed, 1)
+    yield Case(
+        "folder", "without experiment.json, overwritten", "NLL", "--overwrite", without("experiment.json"), 0,
+        "results/tiny/", trains=True,
+    )  # fmt: skip
     yield Case("folder", "without model.weights.h5, only evaluated", "expected the weights of a finished training",
         "--tasks evaluate", without("model.weights.h5"), 1)  # fmt: skip
     yield Case("folder", "without checkpoints", "NLL", "", without("checkpoints"), 0, "experiment.json")
