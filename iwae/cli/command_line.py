@@ -255,7 +255,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _help(default: Experiment) -> str:
     parser = argparse.ArgumentParser(
         "experiments.py",
-        "experiments.py [--preset NAME ... | --file FILE | --run FOLDER] [--PARAMETER VALUE ...] [--grid ...]",
+        "experiments.py [--preset NAME ... | --file FILE | --run FOLDER]\n       [--PARAMETER VALUE ...] [--grid ...]",
         _DESCRIPTION,
         formatter_class=_Formatter,
     )
