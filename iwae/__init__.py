@@ -10,7 +10,7 @@ from iwae.sections import ConfigError
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError", "Data", "Evaluation", "Experiment", "IWAE", "Model", "RunError", "Training", "bounds",
-    "load_dataset", "load_run", "run",
+    "load_dataset", "load_run", "run", "verbs",
 ]  # fmt: skip
 
 # Imported when first used, so that `import iwae` waits neither for TensorFlow nor for NumPy: where, and the name there.
@@ -20,9 +20,10 @@ _LAZY = {
     "load_dataset": ("iwae.data.loading", "load_dataset"),
     "load_run": ("iwae.experiment", "load_run"),
     "run": ("iwae.experiment", "run"),
+    "verbs": ("iwae.verbs", None),
     "RunError": ("iwae.runs.folder", "RunError"),
 }
-_WITH_TENSORFLOW = ("IWAE", "bounds", "load_run", "run")
+_WITH_TENSORFLOW = ("IWAE", "bounds", "load_run", "run", "verbs")
 
 
 def __getattr__(name: str) -> Any:

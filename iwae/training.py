@@ -6,14 +6,16 @@ random depends on the experiment's seed and on the number of the update or epoch
 uninterrupted one.
 """
 
+import contextlib
 import gc
 import math
+import sys
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from iwae import batches, callbacks, progress, schedule
+from iwae import batches, callbacks, hardware, progress, schedule
 from iwae.callbacks import State, StopRequested
 from iwae.config import Training
 from iwae.model import IWAE
@@ -77,6 +79,9 @@ def train(
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
     done = state.epoch * updates + state.update
     ended: Exception | None = None
+    starting = progress.starting(str(folder), total, len(images), state.epoch, hardware.describe())
+    with contextlib.suppress(OSError):  # training does not depend on its terminal
+        print(starting, file=sys.stderr, flush=True)
     with (
         callbacks.Curves(state, folder.tensorboard) as curves,
         progress.Bar(total * updates, "train", done, **variables) as bar,
