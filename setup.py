@@ -27,7 +27,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },
     entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},
 )
