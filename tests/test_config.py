@@ -284,8 +284,8 @@ def test_values_as_text(value: Any, text: str) -> None:
 
 def test_every_task_says_its_parameters() -> None:
     parameters = config.TASK_PARAMETERS
-    assert {task for tasks in parameters.values() for task in tasks} == {"plot", *config.TASKS}
-    assert parameters["evaluation.posterior_inputs"] == ("plot", "posterior")
+    assert {task for tasks in parameters.values() for task in tasks} == {"evaluate", "plot", *config.TASKS}
+    assert parameters["evaluation.posterior_inputs"] == ("plot", "posterior", "snr")
     assert set(parameters) <= set(config.flatten(Experiment("run")))
     assert set(config.INCIDENTAL) <= set(config.flatten(Experiment("run")))
 
