@@ -66,8 +66,8 @@ class IWAE(keras.Model):
         network: None for the tanh layers of `hidden_units`, or networks of your own: an encoder and a decoder, Keras
             layers or models, for several stochastic layers a list of each, from the data upwards. An encoder gives the
             mean and the log standard deviation of q, [N, I] -> two of [N, D_l]; so does a decoder, but for the
-            outermost one of a Bernoulli likelihood, which gives logits [N, D]. `hidden_units` are then of no effect. They
-            are called as in inference: no Dropout, and BatchNormalization with the statistics that it starts with.
+            outermost one of a Bernoulli likelihood, which gives logits [N, D]. `hidden_units` are then of no effect.
+            They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
         seed: of the initial weights and of all noise in training.
 
     The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned.
