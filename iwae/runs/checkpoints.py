@@ -56,10 +56,10 @@ def save(folder: Path, updates: int, arrays: Mapping[str, np.ndarray], state: Ma
     return path
 
 
-def load(folder: Path, run: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def load(folder: Path, run: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The newest checkpoint that is whole: its arrays and its state. None if there never was one.
 
-    A damaged one is named in a warning and the one before is taken.
+    A damaged one is named in a warning and the one before is taken. `run` is what `save` was told; None: any.
 
     Raises:
         CheckpointError: there are checkpoints and all are damaged, or the newest whole one is of another run or format.
@@ -84,7 +84,7 @@ def load(folder: Path, run: str = "") -> tuple[dict[str, np.ndarray], dict[str, 
                 f"{record}: expected a checkpoint of format {FORMAT}, got format {state.get('format', 1)}, of another "
                 "version of this program: continue the run with that version"
             )
-        if state.get("run") != run:
+        if run is not None and state.get("run") != run:
             raise CheckpointError(
                 f"{record}: expected a checkpoint of this run, got one of a run with other parameters or data"
             )
