@@ -197,18 +197,18 @@ class Curves(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.Callback):
     """Ends training where the validation bound rises no more, and keeps the best weights.
 
-    Keras's own is not used: what it remembers is lost when a run is interrupted.
+    Keras's own is not used: what it remembers is lost when a run is interrupted. `weights` gives the model's, by path.
     """
 
-    def __init__(self, state: State, patience: int, threshold: float):
+    def __init__(self, state: State, patience: int, threshold: float, weights: Callable[[], dict[str, np.ndarray]]):
         super().__init__()
-        self._state, self._patience, self._threshold = state, patience, threshold
+        self._state, self._patience, self._threshold, self._weights = state, patience, threshold, weights
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         state, bound = self._state, self._state.log[-1]["valid_bound"]
         if bound > state.best + self._threshold:
             state.best, state.waited = bound, 0
-            state.best_weights = named(self.model.variables)
+            state.best_weights = self._weights()
             return
         state.waited += 1
         if state.waited >= self._patience:

@@ -232,6 +232,10 @@ def _rule_epochs_fit_schedule(training: "Training") -> None:
 class Training(Section):
     """Optimizer, schedule and when to stop."""
 
+    optimizer: Literal["adam", "rotated_adam"] = "adam"
+    """Adam, or Adam on the inputs of each layer centred and turned to their principal axes: fewer passes to the same
+    bound, a little more time an update. Paper: adam."""
+
     learning_rate: LearningRate = 1e-3
     """Learning rate of the first epoch. Paper: 0.001."""
 

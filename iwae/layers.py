@@ -5,6 +5,7 @@ Every density is summed over the dimensions of the variable (the last axis); the
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -97,13 +98,46 @@ def bernoulli_log_prob_of_logits(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(x * logits - softplus, axis=-1)
 
 
+@dataclass(frozen=True)
+class Coordinates:
+    """Of the inputs [N, I] of a dense layer: (inputs - centre) axes, with centre [I] and orthogonal axes [I, I]."""
+
+    centre: keras.Variable
+    axes: keras.Variable
+
+
+class Dense(keras.layers.Dense):
+    """Keras's own, whose kernel and bias may be those for other coordinates of its inputs (`iwae.rotated`)."""
+
+    coordinates: Coordinates | None = None
+    inputs_seen: list[tf.Tensor] | None = None
+    """Where the inputs [N, I] are noted, if anywhere."""
+
+    def operands(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Inputs [N, I], kernel and bias whose plain linear layer is this one's."""
+        if self.inputs_seen is not None:
+            self.inputs_seen.append(inputs)
+        kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
+        if self.coordinates is None:
+            return inputs, kernel, bias
+        centre, axes = (tf.convert_to_tensor(v) for v in (self.coordinates.centre, self.coordinates.axes))
+        if inputs.shape[0] is not None and inputs.shape[0] < self.units:  # whichever is the smaller product
+            return tf.matmul(inputs - centre, axes), kernel, bias
+        kernel = tf.matmul(axes, kernel)
+        return inputs, kernel, bias - tf.linalg.matvec(kernel, centre, transpose_a=True)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        inputs, kernel, bias = self.operands(inputs)
+        return self.activation(tf.matmul(inputs, kernel) + bias)
+
+
 class Network(keras.layers.Layer):
     """Tanh hidden layers, [N, inputs] -> [N, hidden_units[-1]]; Glorot-uniform weights, zero biases."""
 
     def __init__(self, hidden_units: Sequence[int], seeds: np.random.SeedSequence, **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden = [
-            keras.layers.Dense(units, activation="tanh", kernel_initializer=glorot(seeds), name=f"hidden_{i + 1}")
+            Dense(units, activation="tanh", kernel_initializer=glorot(seeds), name=f"hidden_{i + 1}")
             for i, units in enumerate(hidden_units)
         ]
 
@@ -151,10 +185,10 @@ class GaussianLayer(Network):
         **kwargs: Any,
     ):
         super().__init__(hidden_units, seeds, **kwargs)
-        self.mean = keras.layers.Dense(
+        self.mean = Dense(
             units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="mean"
         )
-        self.log_std = keras.layers.Dense(
+        self.log_std = Dense(
             units,
             kernel_initializer=glorot(seeds) if std is None and hidden_units else "zeros",
             bias_initializer=_constant(None if std is None else np.log(std)),
@@ -191,7 +225,7 @@ class BernoulliLayer(Network):
         if mean is not None:
             mean = np.clip(mean, 0.001, 0.999)
             mean = np.log(mean / (1 - mean))
-        self.logits = keras.layers.Dense(
+        self.logits = Dense(
             units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="logits"
         )
 
@@ -200,9 +234,8 @@ class BernoulliLayer(Network):
 
     def log_prob(self, x: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         """log p(x | inputs): x [B, D], inputs [k, B, I] -> [k, B], nats."""
-        features = self.features(tf.reshape(inputs, [-1, inputs.shape[-1]]))
+        features, kernel, bias = self.logits.operands(self.features(tf.reshape(inputs, [-1, inputs.shape[-1]])))
         features = tf.reshape(features, tf.concat([tf.shape(inputs)[:-1], features.shape[-1:]], axis=0))
-        kernel, bias = (tf.convert_to_tensor(v) for v in (self.logits.kernel, self.logits.bias))
         parts = tf.split(features, _parts(*inputs.shape[:2]))
         return tf.concat([bernoulli_log_prob(x, part, kernel, bias) for part in parts], axis=0)
 

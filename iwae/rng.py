@@ -32,7 +32,7 @@ def _compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 STREAMS = {
     "binarize": 1, "posterior": 2, "test": 3, "evaluate": 4, "validate": 5, "estimator": 6, "simulate": 7, "weights": 8,
-    "tune": 9, "start": 10, "anneal": 11, "resample": 12,
+    "tune": 9, "start": 10, "anneal": 11, "resample": 12, "coordinates": 13,
 }  # fmt: skip
 """What random numbers are for; each has a stream of its own."""
 

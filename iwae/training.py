@@ -7,6 +7,7 @@ uninterrupted one.
 """
 
 import contextlib
+import functools
 import gc
 import math
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from iwae import batches, callbacks, hardware, progress, schedule
+from iwae import batches, callbacks, hardware, progress, rotated, schedule
 from iwae.callbacks import State, StopRequested
 from iwae.config import Training
 from iwae.model import IWAE
@@ -61,12 +62,19 @@ def train(
     updates, total = math.ceil(len(images) / batch), schedule.epochs(settings)
     state = State(len(images), batch, rows=min(settings.updates_per_call, updates))
     model.hold(batches.ResidentImages(images, stochastic))
-    optimizer = keras.optimizers.Adam(
+    adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
+    if settings.optimizer == "rotated_adam":
+        adam = functools.partial(rotated.RotatedAdam, rotated.groups_of(model))
+    optimizer = adam(
         schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
         beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
     )  # fmt: skip
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer)
+
+    def plain_weights() -> dict[str, np.ndarray]:
+        rotated_ones = optimizer.plain_weights() if isinstance(optimizer, rotated.RotatedAdam) else {}
+        return callbacks.named(model.variables) | rotated_ones
 
     def set_beta(epoch: int, _: object = None) -> None:
         model.beta.assign(beta * min(1.0, epoch / beta_warmup_epochs) if beta_warmup_epochs else beta)
@@ -97,11 +105,13 @@ def train(
         ]
         if settings.schedule != "cosine":
             beside.insert(0, keras.callbacks.LearningRateScheduler(lambda e, _: schedule.learning_rate(settings, e)))
+        if isinstance(optimizer, rotated.RotatedAdam):
+            beside.insert(0, rotated.NewCoordinates(model, state, seed))
         if len(valid):
             beside.insert(beside.index(watch), callbacks.Validation(model, valid, seed))
         if settings.early_stopping_patience is not None:
             stopping = callbacks.EarlyStopping(
-                state, settings.early_stopping_patience, settings.early_stopping_threshold
+                state, settings.early_stopping_patience, settings.early_stopping_threshold, plain_weights
             )
             beside.insert(beside.index(checkpoints), stopping)
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
@@ -124,5 +134,7 @@ def train(
     if ended is not None:
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
         raise ended
+    if isinstance(optimizer, rotated.RotatedAdam):
+        optimizer.restore_plain()
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
