@@ -185,9 +185,7 @@ class GaussianLayer(Network):
         **kwargs: Any,
     ):
         super().__init__(hidden_units, seeds, **kwargs)
-        self.mean = Dense(
-            units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="mean"
-        )
+        self.mean = Dense(units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="mean")
         self.log_std = Dense(
             units,
             kernel_initializer=glorot(seeds) if std is None and hidden_units else "zeros",
@@ -225,9 +223,7 @@ class BernoulliLayer(Network):
         if mean is not None:
             mean = np.clip(mean, 0.001, 0.999)
             mean = np.log(mean / (1 - mean))
-        self.logits = Dense(
-            units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="logits"
-        )
+        self.logits = Dense(units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="logits")
 
     def heads(self) -> list[keras.layers.Layer]:
         return [self.logits]

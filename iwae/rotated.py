@@ -74,7 +74,7 @@ class RotatedAdam(keras.optimizers.Adam):
 
     def plain_weights(self) -> dict[str, np.ndarray]:
         """The ordinary kernels and biases of the layers by their paths."""
-        weights = {}
+        weights: dict[str, np.ndarray] = {}
         for layer in (layer for group in self.groups for layer in group):
             assert layer.coordinates is not None
             kernel = layer.coordinates.axes.numpy() @ layer.kernel.numpy()
