@@ -50,6 +50,17 @@ PAPER_NETWORKS: dict[int, dict[str, Any]] = {
 }
 """The sizes of the paper's networks by their number of stochastic layers, from the data upwards."""
 
+
+def fast_protocol(k: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of model and training, beside the paper's: table 1 with an eighth of the passes or fewer
+    (docs/protocol.md says how they were found)."""
+    training: dict[str, Any] = {"optimizer": "rotated_adam", "learning_rate": 2e-3, "epsilon": 1e-8}
+    training |= {"schedule": "cosine", "epochs": {1: 400, 5: 300}.get(k, 200)}
+    if k > 5:
+        training |= {"first_k": 5, "first_k_epochs": 150}
+    return {"estimator": "dreg"}, training
+
+
 INCIDENTAL = (
     "name", "tasks", "results_dir", "overwrite", "accept_changes", "data.path", "training.updates_per_call",
     "training.checkpoint_seconds",
@@ -207,6 +218,8 @@ def _rule_of_other_schedules(training: "Training") -> None:
     for name, owner in {"warmup_epochs": "cosine", "milestones": "multistep", "gamma": "multistep"}.items():
         if training.schedule != owner:
             training.keeps_default(name, f"with training.schedule {training.schedule!r} (it belongs to {owner!r})")
+    if training.first_k is None:
+        training.keeps_default("first_k_epochs", "without training.first_k")
     if training.early_stopping_patience is None:
         training.keeps_default("early_stopping_threshold", "without training.early_stopping_patience")
 
@@ -262,6 +275,13 @@ class Training(Section):
 
     warmup_epochs: CountOrZero = 0
     """Schedule cosine: epochs over which the learning rate first rises from zero."""
+
+    first_k: Count | None = None
+    """Importance samples an example in the first epochs, where fewer serve as well and cost less. None: model.k
+    throughout. Not in the paper."""
+
+    first_k_epochs: CountOrZero = 0
+    """Epochs with first_k."""
 
     milestones: Increasing = ()
     """Schedule multistep: epochs after which the learning rate is multiplied by gamma, increasing."""

@@ -395,6 +395,14 @@ class IWAE(keras.Model):
         self.images = images
         self.train_function = None  # Keras's; it is made anew for the other kind of data
 
+    def train_with(self, k: int | None) -> None:
+        """Importance samples an example in the updates to come; None: the model's k."""
+        samples = (k or self.k) * getattr(self.objective, "groups", 1)
+        if samples != self.samples_per_example:
+            self.samples_per_example = samples
+            if self.train_function is not None:
+                self.make_train_function(force=True)
+
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """log weights [B, k] of x [B, D] for the noise of seed 0, the examples first, as `predict` wants them."""
         return tf.transpose(self.log_weights(x, self.k, (self.seed, 0)))

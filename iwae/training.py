@@ -79,6 +79,10 @@ def train(
     def set_beta(epoch: int, _: object = None) -> None:
         model.beta.assign(beta * min(1.0, epoch / beta_warmup_epochs) if beta_warmup_epochs else beta)
 
+    def set_k(epoch: int, _: object = None) -> None:
+        few = settings.first_k is not None and epoch < settings.first_k_epochs
+        model.train_with(settings.first_k if few else None)
+
     checkpoints = callbacks.Checkpoints(
         model, state, folder.checkpoints, total, settings.checkpoint_seconds, stop_requested, run
     )
@@ -96,6 +100,7 @@ def train(
     ):
         beside = [
             keras.callbacks.LambdaCallback(on_epoch_begin=set_beta),
+            keras.callbacks.LambdaCallback(on_epoch_begin=set_k),
             callbacks.Time(state),
             watch,
             callbacks.Progress(state, bar),
@@ -131,6 +136,7 @@ def train(
             except (StopRequested, NonFiniteBound, OSError) as error:
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
     model.hold(None)
+    model.train_with(None)
     if ended is not None:
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
         raise ended

@@ -36,24 +36,26 @@ _SYNTHETIC: dict[str, dict[str, Any]] = {
 }
 
 
-def _cell(data: Data, objective: str, k: int, layers: int) -> tuple[str, Preset]:
-    name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
+def _cell(data: Data, objective: str, k: int, layers: int, fast: bool = False) -> tuple[str, Preset]:
+    name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}" + "_fast" * fast
     depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
-    about = f"{data.name}, {objective.upper()}, k = {k}, {depth}"
-    return name, Preset(about, data, Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers]))
+    about = f"{data.name}, {objective.upper()}, k = {k}, {depth}" + ", fast" * fast
+    of_model, of_training = config.fast_protocol(k) if fast else ({}, {})
+    model = Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers], **of_model)
+    return name, Preset(about, data, model, Training(**of_training))
 
 
-def _table1(dataset: str) -> Iterator[tuple[str, Preset]]:
+def _table1(dataset: str, fast: bool = False) -> Iterator[tuple[str, Preset]]:
     for layers in (1, 2):
         for k in (1, 5, 50):
             for objective in ("vae", "iwae"):
-                yield _cell(Data(name=dataset), objective, k, layers)
+                yield _cell(Data(name=dataset), objective, k, layers, fast)
 
 
-def _fixed_binarization() -> Iterator[tuple[str, Preset]]:
+def _fixed_binarization(fast: bool = False) -> Iterator[tuple[str, Preset]]:
     for layers in (1, 2):
         for objective, k in (("vae", 1), ("iwae", 5), ("iwae", 50)):
-            yield _cell(Data(name="binarized_mnist", binarization="fixed"), objective, k, layers)
+            yield _cell(Data(name="binarized_mnist", binarization="fixed"), objective, k, layers, fast)
 
 
 def _table2() -> Iterator[tuple[str, Preset]]:
@@ -90,6 +92,8 @@ def _synthetic() -> Iterator[tuple[str, Preset]]:
 _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
     "table1-mnist": ("table 1 of the paper, MNIST", dict(_table1("mnist"))),
     "table1-omniglot": ("table 1 of the paper, OMNIGLOT", dict(_table1("omniglot"))),
+    "table1-mnist-fast": ("the same by a faster protocol", dict(_table1("mnist", fast=True))),
+    "table1-fixed-fast": ("the appendix by it", dict(_fixed_binarization(fast=True))),
     "table2": ("table 2 of the paper: one objective after the other", dict(_table2())),
     "fixed-binarization": ("appendix of the paper: MNIST with fixed binarization", dict(_fixed_binarization())),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
