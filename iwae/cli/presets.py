@@ -37,10 +37,11 @@ _SYNTHETIC: dict[str, dict[str, Any]] = {
 
 
 def _cell(data: Data, objective: str, k: int, layers: int, fast: bool = False) -> tuple[str, Preset]:
-    name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}" + "_fast" * fast
+    name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
     depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
-    about = f"{data.name}, {objective.upper()}, k = {k}, {depth}" + ", fast" * fast
-    of_model, of_training = config.fast_protocol(k) if fast else ({}, {})
+    about, of_model, of_training = f"{data.name}, {objective.upper()}, k = {k}, {depth}", {}, {}
+    if fast:
+        name, about, (of_model, of_training) = f"{name}_fast", f"{name} in less time", config.fast_protocol(k)
     model = Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers], **of_model)
     return name, Preset(about, data, model, Training(**of_training))
 
