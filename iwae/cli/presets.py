@@ -39,9 +39,11 @@ _SYNTHETIC: dict[str, dict[str, Any]] = {
 def _cell(data: Data, objective: str, k: int, layers: int, fast: bool = False) -> tuple[str, Preset]:
     name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
     depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
-    about, of_model, of_training = f"{data.name}, {objective.upper()}, k = {k}, {depth}", {}, {}
+    about, (of_model, of_training) = f"{data.name}, {objective.upper()}, k = {k}, {depth}", config.fast_protocol(k)
     if fast:
-        name, about, (of_model, of_training) = f"{name}_fast", f"{name} in less time", config.fast_protocol(k)
+        name, about = f"{name}_fast", f"{name} in less time"
+    else:
+        of_model, of_training = {}, {}
     model = Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers], **of_model)
     return name, Preset(about, data, model, Training(**of_training))
 
@@ -67,7 +69,7 @@ def _table2() -> Iterator[tuple[str, Preset]]:
         name, first = _cell(Data(name="mnist"), objective, k, 1)
         yield name, first
         _, then = _cell(Data(name="mnist"), next_objective, next_k, 1)
-        about = f"{first.about}, then {next_objective.upper()}, k = {next_k}"
+        about = f"{name}, then {next_objective.upper()}, k = {next_k}"
         yield (
             f"{name}_then_{next_objective}_k{next_k}",
             dataclasses.replace(then, about=about, training=training, continues=name),
@@ -95,10 +97,10 @@ _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
     "table1-omniglot": ("table 1 of the paper, OMNIGLOT", dict(_table1("omniglot"))),
     "table1-mnist-fast": ("the same by a faster protocol", dict(_table1("mnist", fast=True))),
     "table1-fixed-fast": ("the appendix by it", dict(_fixed_binarization(fast=True))),
-    "table2": ("table 2 of the paper: one objective after the other", dict(_table2())),
-    "fixed-binarization": ("appendix of the paper: MNIST with fixed binarization", dict(_fixed_binarization())),
+    "table2": ("table 2 of the paper: one objective, then the other", dict(_table2())),
+    "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", dict(_fixed_binarization())),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
-    "synthetic": ("synthetic data of known density, Gaussian likelihood", dict(_synthetic())),
+    "synthetic": ("synthetic data, density known, Gaussian likelihood", dict(_synthetic())),
 }
 
 PRESETS: dict[str, Preset] = {name: preset for _, cells in _TABLES.values() for name, preset in cells.items()}
