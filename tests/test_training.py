@@ -275,9 +275,10 @@ def stop_when_asked(times):
 
 
 COSINE = {"schedule": "cosine", "warmup_epochs": 1}
+FEW_SAMPLES_FIRST = {"first_k": 2, "first_k_epochs": 2}
 
 
-@pytest.mark.parametrize("changes", [{}, COSINE], ids=["constant", "cosine"])
+@pytest.mark.parametrize("changes", [{}, COSINE, FEW_SAMPLES_FIRST], ids=["constant", "cosine", "few samples first"])
 def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     """Weights, optimizer and log, after a stop within the first epoch and one at the end of the second."""
     model, rows = train(tmp_path / "whole", **changes) if changes else whole[1:]
@@ -287,6 +288,16 @@ def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     continued, continued_rows = train(tmp_path, **changes)
     assert_same(model, continued)
     assert without_times(continued_rows) == without_times(rows)
+
+
+def test_the_first_epochs_have_fewer_samples(whole, tmp_path):
+    """Two epochs are those of a run with two samples, the others are not; what is validated is L_3 throughout."""
+    model, rows = train(tmp_path / "first", **FEW_SAMPLES_FIRST)
+    _, few = train(tmp_path / "few", first_k=2, first_k_epochs=9)
+    bounds = [[row["train_bound"] for row in of] for of in (rows, few)]
+    assert bounds[0][:2] == bounds[1][:2] and bounds[0][2] > bounds[1][2]
+    assert model.samples_per_example == 3
+    assert rows[0]["valid_bound"] == few[0]["valid_bound"] != whole[2][0]["valid_bound"]
 
 
 def test_a_run_continues_with_blocks_of_another_length(whole, tmp_path):
