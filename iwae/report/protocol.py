@@ -66,6 +66,9 @@ def _departures_in_training(record: Record) -> list[str]:
     passes = PASSES if training.start_from is None else CONTINUED_PASSES
     found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
     ignored = {"training.gamma", "training.milestones", *_LENGTH, *config.INCIDENTAL}
+    if fast := _fast(record):
+        ignored |= fast
+        found.append("the fast protocol (docs/protocol.md)")
     if training.schedule == "multistep":
         ignored.add("training.schedule")
         steps = f"multistep, times {training.gamma:.3g} after epochs {config.written(training.milestones)}"
@@ -82,6 +85,14 @@ def _departures_in_training(record: Record) -> list[str]:
         and given[name] != paper[name]
     ]
     return found + [text for text in record.changed if not any(f" {name} was " in text for name in _LENGTH)]
+
+
+def _fast(record: Record) -> set[str]:
+    """The parameters that the fast protocol sets, if a run was trained by it."""
+    given, (of_model, of_training) = config.flatten(record.experiment), config.fast_protocol(record.experiment.model.k)
+    fast = {f"model.{name}": value for name, value in of_model.items()}
+    fast |= {f"training.{name}": value for name, value in of_training.items()}
+    return set(fast) if all(given[name] == value for name, value in fast.items()) else set()
 
 
 def _paper(record: Record) -> dict[str, Any]:

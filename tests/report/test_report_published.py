@@ -133,6 +133,15 @@ def test_parameters_changed_while_trained_are_marked(tmp_path: Path, change: str
     assert protocol.departures(record) == [change] * marked
 
 
+@pytest.mark.parametrize("k", [1, 5, 50])
+def test_the_fast_protocol_is_one_departure_beside_its_passes(tmp_path: Path, k: int) -> None:
+    record = read(tmp_path / "fast", f"mnist_iwae_k{k}_2layers_fast")
+    passes, fast = protocol.departures(record)
+    assert passes.endswith(" passes over the data (paper: 3,280)") and fast.startswith("the fast protocol")
+    other = read(tmp_path / "other", f"mnist_iwae_k{k}_2layers_fast", {"training.learning_rate": 1e-3})
+    assert "training.optimizer rotated_adam (paper: adam)" in protocol.departures(other)
+
+
 def test_two_layers_are_measured_by_the_two_layer_protocol(tmp_path: Path) -> None:
     record = read(tmp_path / "run", "mnist_iwae_k50_2layers", test={"active_units": [26, 7]})
     assert protocol.departures(record) == []
