@@ -218,8 +218,11 @@ def _rule_of_other_schedules(training: "Training") -> None:
     for name, owner in {"warmup_epochs": "cosine", "milestones": "multistep", "gamma": "multistep"}.items():
         if training.schedule != owner:
             training.keeps_default(name, f"with training.schedule {training.schedule!r} (it belongs to {owner!r})")
-    if training.first_k is None:
-        training.keeps_default("first_k_epochs", "without training.first_k")
+    if (training.first_k is None) != (training.first_k_epochs == 0):
+        raise ConfigError(
+            "training.first_k_epochs: expected an integer >= 1 with training.first_k, and 0 without it, got "
+            f"{training.first_k_epochs}"
+        )
     if training.early_stopping_patience is None:
         training.keeps_default("early_stopping_threshold", "without training.early_stopping_patience")
 

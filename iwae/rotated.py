@@ -1,11 +1,11 @@
 """Adam in coordinates in which the inputs of every dense layer are centred and uncorrelated.
 
 Adam gives every weight a step of its own size, which helps as far as the weights are the right axes. The inputs of a
-tanh layer are correlated and have a mean, so the loss is a narrow valley along sums of weights. Here the inputs of each
+tanh layer are correlated and have a mean, so the bound is a narrow ridge along sums of weights. Here the inputs of each
 dense layer are centred and turned to the principal axes of their covariance, and Adam trains the kernel and bias that
-act on these (Adam in one of the two eigenbases of SOAP, Vyas et al. 2024, or of EKFAC, George et al. 2018; here that of
-the inputs, which are seen in the forward pass). The model is the same function at every moment; at the end it is
-ordinary weights again.
+act on these. The model is the same function at every moment, and its weights are ordinary ones at the end. The nearest
+relatives: Natural Neural Networks (Desjardins et al. 2015), which whiten the inputs in the same way for plain gradient
+descent, and EKFAC (George et al. 2018), which scales gradients in the eigenbases of both sides of a layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ IMAGES = 5_000  # whose layer inputs the axes are taken from
 
 
 def groups_of(model: IWAE) -> list[list[Dense]]:
-    """The dense layers of a model, those that have the same inputs together; the one that sees the data is first.
+    """The dense layers of a model, those that have the same inputs together, from the data upwards.
 
     Networks of a user's own have none: for them `RotatedAdam` is Adam.
     """
@@ -37,7 +37,7 @@ class RotatedAdam(keras.optimizers.Adam):
 
     Args:
         groups: dense layers, those that have the same inputs together. Their kernels and biases are the ones for these
-            coordinates from `build` to `restore_plain`.
+            coordinates from `build` to `plain_adam`.
     """
 
     def __init__(self, groups: Sequence[Sequence[Dense]], *args: Any, **kwargs: Any):
@@ -45,6 +45,8 @@ class RotatedAdam(keras.optimizers.Adam):
         self.groups = groups
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
         super().build(variables)
         for group in self.groups:
             inputs, name = group[0].kernel.shape[0], group[0].kernel.path.replace("/", "_")
@@ -55,40 +57,49 @@ class RotatedAdam(keras.optimizers.Adam):
             for layer in group:
                 layer.coordinates = coordinates
 
-    def change_coordinates(self, group: Sequence[Dense], centre: np.ndarray, axes: np.ndarray) -> None:
-        """Goes over to other ones: the layers stay the same functions, and the moments go with their kernels."""
-        coordinates = group[0].coordinates
-        assert coordinates is not None
-        turn = axes.T @ coordinates.axes.numpy()
-        shift = (centre - coordinates.centre.numpy()) @ axes
+    def change_coordinates(self, group: Sequence[Dense], centre: tf.Tensor, axes: tf.Tensor) -> None:
+        """Goes over to centre [I] and axes [I, I]: the layers stay the same functions, and Adam's moments go with them.
+
+        With R = axes^T old_axes and s = (centre - old_centre) axes, kernel and bias become R kernel and bias + s R
+        kernel, and a gradient of the kernel G becomes R G - s^T g, where g is that of the bias.
+        """
+        old = group[0].coordinates
+        assert old is not None
+        turn = tf.matmul(axes, tf.convert_to_tensor(old.axes), transpose_a=True)
+        shift = tf.linalg.matvec(axes, centre - old.centre, transpose_a=True)
         for layer in group:
-            kernel = turn @ layer.kernel.numpy()
+            kernel = tf.matmul(turn, tf.convert_to_tensor(layer.kernel))
             layer.kernel.assign(kernel)
-            layer.bias.assign(layer.bias.numpy() + shift @ kernel)
-            index = self._get_variable_index(layer.kernel)
-            for moments, turned in ((self._momentums, turn), (self._velocities, turn**2)):
-                # Of the squares this is exact where gradients are uncorrelated in the old coordinates.
-                moments[index].assign(turned @ moments[index].numpy())
-        coordinates.centre.assign(centre)
-        coordinates.axes.assign(axes)
+            layer.bias.assign(layer.bias + tf.linalg.matvec(kernel, shift, transpose_a=True))
+            of_kernel, of_bias = (self._get_variable_index(variable) for variable in (layer.kernel, layer.bias))
+            momentum, velocity = self._momentums[of_kernel], self._velocities[of_kernel]
+            of_shift = shift[:, None] * self._momentums[of_bias][None]
+            momentum.assign(tf.matmul(turn, tf.convert_to_tensor(momentum)) - of_shift)
+            # Exact where gradients are uncorrelated in the old coordinates, and the centre stays.
+            velocity.assign(tf.matmul(tf.square(turn), tf.convert_to_tensor(velocity)))
+        old.centre.assign(centre)
+        old.axes.assign(axes)
 
     def plain_weights(self) -> dict[str, np.ndarray]:
         """The ordinary kernels and biases of the layers by their paths."""
         weights: dict[str, np.ndarray] = {}
         for layer in (layer for group in self.groups for layer in group):
-            assert layer.coordinates is not None
-            kernel = layer.coordinates.axes.numpy() @ layer.kernel.numpy()
-            bias = layer.bias.numpy() - layer.coordinates.centre.numpy() @ kernel
-            weights |= {layer.kernel.path: kernel, layer.bias.path: bias}
+            _, kernel, bias = layer.operands(tf.zeros([layer.units, layer.kernel.shape[0]]))
+            weights |= {layer.kernel.path: kernel.numpy(), layer.bias.path: bias.numpy()}
         return weights
 
-    def restore_plain(self) -> None:
-        """Makes the layers ordinary ones again: the end of training."""
+    def plain_adam(self) -> keras.optimizers.Adam:
+        """Makes the layers ordinary ones again, and gives Keras's own optimizer that goes on from here."""
         for group in self.groups:
             inputs = group[0].kernel.shape[0]
-            self.change_coordinates(group, np.zeros(inputs, np.float32), np.eye(inputs, dtype=np.float32))
+            self.change_coordinates(group, tf.zeros(inputs), tf.eye(inputs))
             for layer in group:
                 layer.coordinates = None
+        adam = keras.optimizers.Adam.from_config(self.get_config() | {"name": "adam"})
+        adam.build(self._trainable_variables)
+        for variable, own in zip(adam.variables, self.variables, strict=False):  # coordinates come last
+            variable.assign(own)
+        return adam
 
 
 class NewCoordinates(keras.callbacks.Callback):
@@ -111,10 +122,11 @@ class NewCoordinates(keras.callbacks.Callback):
             return  # in the middle of one: they are those of the checkpoint
         model, count = self._network, min(IMAGES, self._state.examples)
         assert model.images is not None
-        numbers = np.random.default_rng([self._seed, epoch]).choice(self._state.examples, count, replace=False)
+        order = np.random.default_rng([self._seed, epoch, rng.STREAMS["coordinates"]])
+        numbers = order.choice(self._state.examples, count, replace=False)
         seed = rng.stream(self._seed, epoch, "coordinates")
         x = model.images.batch(tf.constant(numbers, tf.int32), rng.fold(seed, 0))
-        groups = model.optimizer.groups[1 if epoch else 0 :]
+        groups = [group for group in model.optimizer.groups if epoch == 0 or group[0] is not _first(model)]
         for group in groups:
             group[0].inputs_seen = []
         model.log_weight_terms(x, model.draw_noise(1, count, seed))
@@ -122,5 +134,14 @@ class NewCoordinates(keras.callbacks.Callback):
             (inputs,), group[0].inputs_seen = group[0].inputs_seen, None
             centre = tf.reduce_mean(inputs, axis=0)
             covariance = tf.matmul(inputs - centre, inputs - centre, transpose_a=True) / count
-            _, axes = np.linalg.eigh(covariance.numpy().astype(np.float64))
-            model.optimizer.change_coordinates(group, centre.numpy(), axes.astype(np.float32))
+            if not np.all(np.isfinite(covariance)):
+                continue  # training tells what went wrong, and where
+            with tf.device("CPU"):  # in the threads that the run has, which NumPy's would not keep to
+                _, axes = tf.linalg.eigh(tf.cast(covariance, tf.float64))
+            model.optimizer.change_coordinates(group, centre, tf.cast(axes, tf.float32))
+
+
+def _first(model: IWAE) -> Dense | None:
+    """The layer that sees the data."""
+    encoder = model.encoder[0]
+    return next(iter([*encoder.hidden, *encoder.heads()])) if isinstance(encoder, Network) else None

@@ -111,7 +111,7 @@ def train(
         if settings.schedule != "cosine":
             beside.insert(0, keras.callbacks.LearningRateScheduler(lambda e, _: schedule.learning_rate(settings, e)))
         if isinstance(optimizer, rotated.RotatedAdam):
-            beside.insert(0, rotated.NewCoordinates(model, state, seed))
+            beside.insert(beside.index(watch), rotated.NewCoordinates(model, state, seed))
         if len(valid):
             beside.insert(beside.index(watch), callbacks.Validation(model, valid, seed))
         if settings.early_stopping_patience is not None:
@@ -137,10 +137,10 @@ def train(
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
     model.hold(None)
     model.train_with(None)
+    if isinstance(optimizer, rotated.RotatedAdam):
+        model.compile(optimizer=optimizer.plain_adam())
     if ended is not None:
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
         raise ended
-    if isinstance(optimizer, rotated.RotatedAdam):
-        optimizer.restore_plain()
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_training import assert_same, grey_images, stop_when_asked, train, without_times
 
 from iwae import batches, callbacks, rotated
@@ -47,11 +48,12 @@ def test_the_function_stays_the_same_until_the_weights_are_plain_again(model):
     new_coordinates.on_epoch_begin(1)
     np.testing.assert_allclose(log_weights(model), trained, rtol=1e-5, atol=1e-5)
     plain = model.optimizer.plain_weights()
-    model.optimizer.restore_plain()
+    adam = model.optimizer.plain_adam()
     np.testing.assert_allclose(log_weights(model), trained, rtol=1e-5, atol=1e-5)
     for variable in model.trainable_variables:
         np.testing.assert_allclose(variable.numpy(), plain[variable.path], atol=1e-6)
     assert all(group[0].coordinates is None for group in rotated.groups_of(model))
+    assert type(adam) is keras.optimizers.Adam and int(adam.iterations) == 2
 
 
 def test_inputs_are_centred_and_uncorrelated_in_their_coordinates(model):
@@ -77,30 +79,65 @@ def test_few_rows_and_many_are_the_same_layer(model):
 
 
 def test_the_moments_go_with_the_kernel():
-    """Three updates with one gradient, in new coordinates after the first or not: momentum is the turned momentum."""
-    layer_updates = []
+    """Three updates with one gradient, in new coordinates from the first on or after it: one momentum in the end.
+
+    In a layer's coordinates the gradient of its kernel is that of the centred, turned inputs.
+    """
+    random = np.random.default_rng(3)
+    inputs, of_outputs = random.normal(size=(20, 6)).astype("f"), random.normal(size=(20, 4)).astype("f")
+    centre, (axes, _) = inputs.mean(axis=0), np.linalg.qr(random.normal(size=(6, 6)).astype("f"))
+    moments = []
     for turned_after in (0, 1):
         model = IWAE(7, (3,), ((6, 4),), seed=5)
         optimizer = rotated.RotatedAdam(rotated.groups_of(model), 0.01)
         optimizer.build(model.trainable_variables)
         group = rotated.groups_of(model)[1]
-        axes, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(6, 6)))
-        gradient = np.random.default_rng(4).normal(size=(6, 4)).astype(np.float32)
+        (layer,) = group
         for step in range(3):
             if step == turned_after:
-                optimizer.change_coordinates(group, np.zeros(6, np.float32), axes.astype(np.float32))
-            mine = group[0].coordinates.axes.numpy().T @ gradient
-            gradients = [mine if v is group[0].kernel else np.zeros(v.shape, "f") for v in model.trainable_variables]
-            optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
-        layer_updates.append(optimizer._momentums[optimizer._get_variable_index(group[0].kernel)].numpy())
-    np.testing.assert_allclose(*layer_updates, rtol=1e-5, atol=1e-5)
+                optimizer.change_coordinates(group, tf.constant(centre), tf.constant(axes))
+            own = (inputs - layer.coordinates.centre.numpy()) @ layer.coordinates.axes.numpy()
+            given = {layer.kernel.path: own.T @ of_outputs, layer.bias.path: of_outputs.sum(axis=0)}
+            gradients = [given.get(v.path, np.zeros(v.shape, "f")) for v in model.trainable_variables]
+            optimizer.apply([tf.constant(gradient) for gradient in gradients], model.trainable_variables)
+        moments.append(optimizer._momentums[optimizer._get_variable_index(layer.kernel)].numpy())
+    np.testing.assert_allclose(*moments, atol=1e-5)
 
 
-ROTATED = {"optimizer": "rotated_adam", "schedule": "cosine", "epsilon": 1e-8}
+@pytest.mark.parametrize("rows", [2, 20], ids=["inputs turned", "kernel turned"])
+def test_gradients_are_those_of_the_plain_layer_in_its_coordinates(rows):
+    model = IWAE(7, (3,), ((6, 4),), seed=5)
+    layer = model.encoder[0].hidden[1]
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(rows, 6)).astype("f"))
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = tf.reduce_sum(layer(inputs) ** 2)
+        return tape.gradient(value, [inputs, layer.kernel.value, layer.bias.value])
+
+    of_inputs, of_kernel, of_bias = gradients()
+    optimizer = rotated.RotatedAdam(rotated.groups_of(model), 0.01)
+    optimizer.build(model.trainable_variables)
+    centre, axes = tf.constant([0.1, -0.2, 0.3, 0, 0, 1]), tf.linalg.qr(tf.reshape(tf.range(36.0) ** 2 % 7, [6, 6])).q
+    optimizer.change_coordinates([layer], centre, axes)
+    new_of_inputs, new_of_kernel, new_of_bias = gradients()
+    np.testing.assert_allclose(new_of_inputs, of_inputs, atol=1e-5)
+    np.testing.assert_allclose(new_of_bias, of_bias, atol=1e-5)
+    shift = tf.linalg.matvec(axes, centre, transpose_a=True)
+    expected = tf.matmul(axes, of_kernel, transpose_a=True) - shift[:, None] * of_bias[None]
+    np.testing.assert_allclose(new_of_kernel, expected, atol=1e-4)
+
+
+ROTATED = {"optimizer": "rotated_adam", "schedule": "cosine", "epsilon": 1e-8, "first_k": 2, "first_k_epochs": 2}
 
 
 def test_a_continued_run_is_the_uninterrupted_one(tmp_path):
+    """With all of the fast protocol but the estimator. Its model can be saved and loaded as any."""
     model, rows = train(tmp_path / "whole", **ROTATED)
+    assert type(model.optimizer) is keras.optimizers.Adam and int(model.optimizer.iterations) == 20
+    model.save(tmp_path / "x.keras")
+    np.testing.assert_allclose(log_weights(keras.models.load_model(tmp_path / "x.keras")), log_weights(model))
     assert rows[-1]["valid_bound"] > rows[0]["valid_bound"]
     for times in (1, 7):
         train(tmp_path / "stopped", stop_when_asked(times), **ROTATED)

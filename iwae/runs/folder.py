@@ -258,7 +258,7 @@ class Folder:
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
-            name.startswith("training.") and name != "training.start_from" for name in found
+            name.startswith("training.") and name not in ("training.start_from", "training.optimizer") for name in found
         )
         if found and not (acceptable and experiment.accept_changes):
             raise ConfigError(

@@ -297,6 +297,8 @@ def test_a_run_gone_wrong_continues_with_other_training_parameters(tmp_path):
     with pytest.raises(iwae.ConfigError, match=r"model\.k was 2, is 3") as error:
         iwae.run(config.replace(better, {"model.k": 3, "accept_changes": True}))
     assert "accept-changes" not in str(error.value)
+    with pytest.raises(iwae.ConfigError, match=r"optimizer was 'adam', is 'rotated_adam'"):  # has other variables
+        iwae.run(config.replace(better, {"training.optimizer": "rotated_adam", "accept_changes": True}))
     iwae.run(config.replace(better, {"accept_changes": True}))
     rows = log.read(folder / "log.csv")
     assert rows[0] == row and [row["epoch"] for row in rows] == [1, 2]
