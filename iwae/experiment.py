@@ -25,7 +25,7 @@ from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
-from iwae.runs.run import Run, prepared_images
+from iwae.runs.run import Run, load_data, prepared_images
 from iwae.sections import differences
 
 
@@ -66,7 +66,7 @@ def run(experiment: Experiment) -> Run:
         environment = folder.environment() or _environment(dataset)  # of the training
         if not trained:
             _note_changes(environment, _environment(dataset), folder, accepted)
-        folder.write_experiment(experiment, environment)
+        folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
             folder.discard_results()
             _train(experiment, dataset, model, folder, signals)
@@ -90,41 +90,6 @@ def load_run(folder: str | PathLike[str]) -> Run:
     if not opened.weights.exists():
         raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
     return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.current_evaluation())
-
-
-def load_data(experiment: Experiment) -> loading.Dataset:
-    """The dataset of an experiment.
-
-    Raises:
-        ConfigError: the parameters do not fit the data.
-        RunError: a file cannot be read.
-    """
-    data = experiment.data
-    try:
-        dataset = loading.load_dataset(
-            data.name,
-            data.path,
-            seed=experiment.seed,
-            synthetic_examples=data.synthetic_examples,
-            allow_real=experiment.model.likelihood == "gaussian",
-        )
-    except ValueError as error:
-        raise ConfigError(f"data.name: {error}") from None
-    except OSError as error:
-        raise RunError(str(error)) from None
-    if data.batch_size > len(dataset.train):
-        raise ConfigError(
-            f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "
-            f"got {data.batch_size}"
-        )
-    if max(experiment.evaluation.posterior_inputs, default=0) >= len(dataset.test):
-        raise ConfigError(
-            f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
-            f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
-        )
-    if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
-        warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
-    return dataset
 
 
 def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folder | None = None) -> IWAE:
@@ -265,6 +230,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
             style.save_all(drawn, run.folder.plots)  # before the entries, by which the task counts as done
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
+            print(*module.told(entries), sep="\n")
     return run
 
 
@@ -289,6 +255,14 @@ def _evaluated(run: Run) -> Run:
         results[split][WEIGHTS] = run.folder.recorded_checksum()
         results[split]["binarization"] = hashlib.sha256(np.packbits(images == 1).tobytes()).hexdigest()[:16]
         likelihoods |= {split: arrays["log_likelihood_bound"], f"{split}_numbers": numbers}
+    more = [
+        f"L_{before['k']} of {before['examples']} {split} examples"
+        for split, before in run.evaluation.items()
+        if split not in results or any(before[name] > results[split][name] for name in ("k", "examples"))
+    ]
+    if more:
+        aside = run.folder.move_aside(run.folder.evaluation_json, run.folder.likelihoods)
+        print(f"{', '.join(more)}: kept in {aside}")
     run.folder.write_likelihoods(likelihoods, results.get("test", {}).get("binarization", ""))
     return run.with_evaluation(results)
 

@@ -12,6 +12,7 @@ from iwae import device
 from iwae.cli.pool import Pool, cores, one_line
 from iwae.config import ConfigError, Experiment
 from iwae.runs.folder import RunError
+from iwae.runs.run import finished
 
 
 def execute(experiments: Sequence[Experiment], workers: int = 1, threads: int | None = None) -> int:
@@ -28,6 +29,9 @@ def execute(experiments: Sequence[Experiment], workers: int = 1, threads: int | 
         if len(experiments) > 1:
             threads = threads or max(1, cores() // workers)
             return Pool(experiments, functools.partial(run, threads=threads), workers).run()
+        if (told := finished(experiments[0])) is not None:
+            print(told)
+            return 0
         (run if threads is None else functools.partial(run, threads=threads))(experiments[0])
     except (ConfigError, RunError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -203,14 +203,17 @@ class Folder:
         except RunError:  # damaged: it is told, and made anew
             return False
 
-    def with_kept_parameters(self, experiment: Experiment) -> Experiment:
-        """The experiment, with the parameters of tasks that are not asked for as they are here."""
+    def with_kept_parameters(self, experiment: Experiment, of_others: bool = False) -> Experiment:
+        """The experiment, with the parameters of tasks that are not asked for as they are here.
+
+        `of_others`: also those of which another task is the first owner; a task writes down which it was done with.
+        """
         if not self.is_run():
             return experiment
         asked = set(experiment.tasks)
         found = differences(self.read_experiment(), experiment)
-        of_tasks = config.TASK_PARAMETERS
-        kept = {name: here for name, here, _ in found if name in of_tasks and not asked & set(of_tasks[name])}
+        owners = {name: set(tasks[:1] if of_others else tasks) for name, tasks in config.TASK_PARAMETERS.items()}
+        kept = {name: here for name, here, _ in found if name in owners and not asked & owners[name]}
         return config.replace(experiment, kept)
 
     def check_whole(self) -> None:
@@ -269,18 +272,27 @@ class Folder:
         update = checkpoints.latest_update(self.checkpoints) if found else 0
         return [f"after update {update}: {change}" for change in found.values()]
 
-    def move_aside(self) -> None:
-        """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are."""
-        own = (
+    def move_aside(self, *paths: Path) -> Path | None:
+        """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are.
+
+        Args:
+            paths: those of the run's files; all if not given.
+
+        Returns:
+            That folder; None if there was nothing to move.
+        """
+        own = paths or (
             self.experiment_json, self.evaluation_json, self.likelihoods, self.log, self.weights, self.checksum,
             self.checkpoints, self.plots, self.tensorboard,
         )  # fmt: skip
         there = [path for path in own if path.exists() or path.is_symlink()]
-        if there:
-            aside = next(path for i in itertools.count(1) if not (path := self.path / f"overwritten-{i}").exists())
-            aside.mkdir()
-            for path in there:
-                path.rename(aside / path.name)
+        if not there:
+            return None
+        aside = next(path for i in itertools.count(1) if not (path := self.path / f"overwritten-{i}").exists())
+        aside.mkdir()
+        for path in there:
+            path.rename(aside / path.name)
+        return aside
 
     def discard_results(self) -> None:
         """Removes what was measured and drawn with weights that are made anew."""
