@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from iwae import bounds, config, evaluation, hardware, training
@@ -29,11 +31,15 @@ from iwae.runs.run import Run, load_data, prepared_images
 from iwae.sections import differences
 
 
-def run(experiment: Experiment) -> Run:
+def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Run:
     """Does the tasks of an experiment, or what is missing of them, and writes `results/<name>/`.
 
     A finished run with the same parameters is left as it is, unless its tasks are asked for without "train": then these
-    are done again. An unfinished one is continued.
+    are done again. One with more stages or epochs is trained on from its last checkpoint, after its weights and results
+    are moved aside. An unfinished one is continued.
+
+    `callbacks` of Keras are called while it trains, where a batch is a block of `training.updates_per_call` updates.
+    What they keep is not in checkpoints.
 
     Raises:
         ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
@@ -50,7 +56,8 @@ def run(experiment: Experiment) -> Run:
         dataset = load_data(experiment)
         if not experiment.overwrite:
             folder.check_same_data(dataset.fingerprint)
-        trained = not experiment.overwrite and folder.has_trained_weights(needed=redo)
+        longer = bool(accepted) and folder.weights.exists()
+        trained = not experiment.overwrite and not longer and folder.has_trained_weights(needed=redo)
         model = build_model(experiment, dataset, folder if trained else None)
         if not trained and redo:
             raise RunError(
@@ -63,13 +70,16 @@ def run(experiment: Experiment) -> Run:
             measured = _read_evaluation(folder, experiment)
         else:  # what cannot be continued from is refused before anything is written
             _restorable(folder, _identity(experiment, dataset))
+        if longer:  # before the new parameters are written: weights beside those would count as finished
+            parts = (folder.weights, folder.checksum, folder.evaluation_json, folder.likelihoods, folder.plots)
+            print(f"{folder}: trained on; what it gave so far is kept in {folder.move_aside(*parts)}", file=sys.stderr)
         environment = folder.environment() or _environment(dataset)  # of the training
         if not trained:
             _note_changes(environment, _environment(dataset), folder, accepted)
         folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
             folder.discard_results()
-            _train(experiment, dataset, model, folder, signals)
+            _train(experiment, dataset, model, folder, signals, callbacks)
         result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
     print(result.summary())
     return result
@@ -151,7 +161,14 @@ def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     return start
 
 
-def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder: Folder, signals: Signals) -> None:
+def _train(
+    experiment: Experiment,
+    dataset: loading.Dataset,
+    model: IWAE,
+    folder: Folder,
+    signals: Signals,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
     stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
     try:
         with signals.deferred():
@@ -168,6 +185,7 @@ def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder
                 beta_warmup_epochs=experiment.model.beta_warmup_epochs,
                 stop_requested=lambda: signals.received is not None,
                 run=_identity(experiment, dataset),
+                others=callbacks,
             )
     except training.StopRequested:
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"

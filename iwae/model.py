@@ -371,7 +371,15 @@ class IWAE(keras.Model):
     # ---- training --------------------------------------------------------------------------------------------------
 
     def compile(self, *args: Any, jit_compile: bool = True, **kwargs: Any) -> None:
-        """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it."""
+        """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it.
+
+        Raises:
+            ValueError: for a loss or metrics, which would be of no effect.
+        """
+        given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if given.get(name) is not None:
+                raise ValueError(f"{name}: expected none, for the bound `objective` is maximized, got {given[name]!r}")
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

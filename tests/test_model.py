@@ -1,5 +1,7 @@
 """The model against its NumPy twin (reference.py), its gradients against eq. 14, and its use as a Keras model."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -368,6 +370,15 @@ def test_grey_values_are_told_with_a_remedy(fitted):
 def test_any_numbers_suit_a_gaussian_likelihood():
     model = make(likelihood="gaussian")
     model.check(images() - 2)
+
+
+@pytest.mark.parametrize("given", [{"loss": "mse"}, {"metrics": ["mae"]}, {"weighted_metrics": ["mae"]}])
+def test_a_loss_or_metrics_are_refused(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=re.escape(f"{name}: expected none, for the bound")):
+        make().compile(optimizer="adam", **given)
+    with pytest.raises(ValueError, match="^loss: expected none, .* got 'mse'"):
+        make().compile("adam", "mse")
 
 
 def test_weights_of_examples_are_refused(fitted):

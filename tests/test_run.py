@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -177,6 +178,62 @@ def test_a_task_with_its_own_parameters_leaves_the_run_as_it_is(copied, capsys):
     assert re.search(r"tightness, 2 test examples, in nats:\n  L_3 -\d+\.\d\d \+- .*annealed.*\n.*L_3.*\n  Pareto", out)
     assert re.search(r"gradient, 2 test examples:\n  estimator +k = +1 +2\n  reparameterized +encoder +\d", out)
     assert finished(made) is not None  # nothing is left to do: no L_5000 is measured anew
+
+
+@pytest.mark.parametrize("schedule", [{}, {"schedule": "multistep", "milestones": [1, 3], "epochs": 2}])
+def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
+    short = {f"training.{name}": value for name, value in schedule.items()} | {"tasks": ("train", "evaluate")}
+    longer = short | {"training.epochs": 4} if schedule else short | {"training.stages": 2}
+    first = iwae.run(experiment(tmp_path, **short))
+    before, folder = state(first.folder.path), first.folder.path
+    on = iwae.run(experiment(tmp_path, **longer))
+    once = iwae.run(experiment(tmp_path / "at once", **longer))
+    for one, two in zip(on.model.variables, once.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    nll, at_once, of_first = (result.evaluation["test"]["nll"] for result in (on, once, first))
+    assert nll == at_once != of_first
+    assert [row["train_bound"] for row in log.read(on.folder.log)] == [
+        row["train_bound"] for row in log.read(once.folder.log)
+    ]
+    name = "epochs was 2, is 4" if schedule else "stages was 1, is 2"
+    (change,) = on.folder.environment()["changed_parameters"]
+    assert re.fullmatch(rf"after update \d+: training\.{name}", change)
+    for name in ("model.weights.h5", "evaluation.json"):
+        assert state(folder)[f"overwritten-1/{name}"][1] == before[name][1]
+    assert finished(experiment(tmp_path, **longer)) is not None
+
+
+def test_a_run_that_cannot_be_trained_on_says_what_to_do(copied):
+    made, folder = copied
+    shutil.rmtree(folder / "checkpoints")
+    before = state(folder)
+    words = (
+        r"cannot be trained on \(training.stages was 1, is 2\): .*checkpoints has no checkpoint; .*start-from .*tiny,"
+    )
+    with pytest.raises(iwae.ConfigError, match=words):
+        iwae.run(config.replace(made, {"training.stages": 2}))
+    folder = Folder(folder)
+    cosine = {"training.schedule": "cosine", "training.epochs": 1}
+    folder.write_experiment(config.replace(made, cosine), folder.environment())
+    with pytest.raises(iwae.ConfigError, match=r"epochs was 1, is 2\): its schedule 'cosine' ended at zero; choose"):
+        iwae.run(config.replace(made, cosine | {"training.epochs": 2}))
+    assert changed(before, state(folder.path)) <= {".lock", "experiment.json"}
+    with pytest.raises(iwae.ConfigError, match=r"holds a run with other parameters"):  # shorter
+        iwae.run(config.replace(made, {"training.epochs": 1, "training.schedule": "constant"}))
+
+
+def test_callbacks_are_called_in_training(tmp_path):
+    class Epochs(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.bounds = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.bounds.append(logs["valid_bound"])
+
+    epochs, made = Epochs(), experiment(tmp_path, **{"tasks": ["train"], "training.stages": 2})
+    result = iwae.run(made, callbacks=[epochs])
+    assert epochs.bounds == [row["valid_bound"] for row in log.read(result.folder.log)] and len(epochs.bounds) == 4
 
 
 def test_a_run_is_loaded(done):

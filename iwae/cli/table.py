@@ -71,8 +71,7 @@ def _cells(experiment: Experiment, state: str) -> list[str]:
         rows = log.read(Folder(experiment.run_dir).log)
     except (OSError, ValueError):  # the run itself tells
         rows = []
-    training = experiment.training
-    total = training.epochs if training.epochs is not None else (3**training.stages - 1) // 2
+    total = experiment.training.passes
     if not rows:
         return [state, f"0/{total}", "", "", ""]
     last, recent = rows[-1], [row["seconds"] for row in rows[-EPOCHS_OF_THE_TIME_LEFT:]]

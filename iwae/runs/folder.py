@@ -21,6 +21,7 @@ from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
 LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
+LENGTHS = ("training.stages", "training.epochs")
 WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
 
 
@@ -197,7 +198,8 @@ class Folder:
         if experiment.overwrite or "train" not in experiment.tasks or not self.weights_are_whole():
             return False
         experiment = self.with_kept_parameters(experiment)
-        self.check_same_parameters(experiment)
+        if self.check_same_parameters(experiment):  # to be trained longer
+            return False
         try:
             return not self.tasks_left(experiment)
         except RunError:  # damaged: it is told, and made anew
@@ -244,10 +246,11 @@ class Folder:
     def check_same_parameters(self, experiment: Experiment) -> list[str]:
         """Refuses an experiment with other parameters than the run that is here, if there is one.
 
-        How to evaluate may change when nothing is trained.
+        How to evaluate may change when nothing is trained. More stages or epochs may be asked for, where the training
+        so far is as it would have been with them.
 
         Returns:
-            The changes in the training of an unfinished run that `accept_changes` lets pass, as text.
+            The changes in a training that goes on: those, or of an unfinished run what `accept_changes` lets pass.
 
         Raises:
             ConfigError: it names each difference and both values.
@@ -255,21 +258,32 @@ class Folder:
         if not self.is_run():
             return []
         ignored = config.INCIDENTAL if "train" in experiment.tasks else (*config.INCIDENTAL, "evaluation.")
+        here = self.read_experiment()
         found = {
             name: f"{name} was {before!r}, is {now!r}"
-            for name, before, now in differences(self.read_experiment(), experiment)
+            for name, before, now in differences(here, experiment)
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
             name.startswith("training.") and name not in ("training.start_from", "training.optimizer") for name in found
         )
-        if found and not (acceptable and experiment.accept_changes):
+        update = checkpoints.latest_update(self.checkpoints) if found else 0
+        of_length = "train" in experiment.tasks and found.keys() <= set(LENGTHS)
+        longer = of_length and experiment.training.passes > here.training.passes
+        ended = experiment.training.schedule == "cosine"  # and each of its rates would have been another
+        if longer and self.weights.exists() and (ended or not update):
+            reason = "its schedule 'cosine' ended at zero" if ended else f"{self.checkpoints} has no checkpoint"
+            raise ConfigError(
+                f"name: {str(self)!r} cannot be trained on ({'; '.join(found.values())}): {reason}; choose another "
+                f"name and --training.start-from {self}, to begin with its weights"
+            )
+        longer = longer and not ended
+        if found and not longer and not (acceptable and experiment.accept_changes):
             raise ConfigError(
                 f"name: {str(self)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
                 f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start "
                 "afresh"
             )
-        update = checkpoints.latest_update(self.checkpoints) if found else 0
         return [f"after update {update}: {change}" for change in found.values()]
 
     def move_aside(self, *paths: Path) -> Path | None:
