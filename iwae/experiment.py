@@ -190,7 +190,7 @@ def _train(
     except training.StopRequested:
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"
         print(f"stopped; a checkpoint is in {folder.checkpoints}: {same} continues", file=sys.stderr)
-        raise Interrupted(signals.received or signal.SIGTERM) from None
+        raise Interrupted(signals.received or signal.SIGTERM, told=True) from None
     except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
         raise RunError(f"{error} (run {folder})") from None
     with tempfile.TemporaryDirectory() as place:  # HDF5 ends the process when a disk is full; our writer does not

@@ -172,12 +172,13 @@ class IWAE(keras.Model):
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
-    def _standardized(self, x: tf.Tensor) -> tf.Tensor:
+    def standardized(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., D] as the networks see it: under a Gaussian likelihood less `data_mean`, over `data_std`."""
         return x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
 
     def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log standard deviation of q(z_1 | x): x [n, D] -> two of [n, D_1]."""
-        return self.encoder[0](self._standardized(x))
+        return self.encoder[0](self.standardized(x))
 
     def likelihood_parameters(self, z: tf.Tensor) -> Any:
         """Of p(x | z_1), z_1 [..., D_1]: logits [..., D], or for real numbers mean and log standard deviation."""
@@ -210,7 +211,7 @@ class IWAE(keras.Model):
         """
         k = noise[0].shape[0]
         posterior, samples, drawn, log_posterior = [], [], [], []
-        below = sampled_below = self._standardized(x)
+        below = sampled_below = self.standardized(x)
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
             mean, log_std = _apply(encoder, sampled_below)
             sampled_below = mean + tf.exp(log_std) * epsilon
@@ -251,7 +252,7 @@ class IWAE(keras.Model):
         """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
         outermost = self.decoder[0]
         if self.likelihood == "gaussian":
-            log_prob = layers.gaussian_log_prob(self._standardized(x), *_apply(outermost, z))
+            log_prob = layers.gaussian_log_prob(self.standardized(x), *_apply(outermost, z))
             return log_prob - tf.reduce_sum(tf.math.log(self.data_std))
         if isinstance(outermost, layers.BernoulliLayer):  # with gradients of its own
             return outermost.log_prob(x, z)
@@ -268,7 +269,7 @@ class IWAE(keras.Model):
     def encode(self, x: ArrayLike, k: int, seed: Seed) -> list[tf.Tensor]:
         """Samples z_l [k, B, D_l] of every stochastic layer from q(z | x), x [B, D], from the data upwards."""
         x = self._checked(x)
-        samples, below = [], self._standardized(x)
+        samples, below = [], self.standardized(x)
         for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
             mean, log_std = _apply(encoder, below)
             below = mean + tf.exp(log_std) * epsilon

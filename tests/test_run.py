@@ -348,6 +348,12 @@ def test_a_refused_command_leaves_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_file_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(iwae.ConfigError, match="no such file"):
+        iwae.run(experiment(tmp_path / "new" / "results", **{"data.name": str(tmp_path / "missing.npz")}))
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "tiny").mkdir()
     with open(tmp_path / "tiny" / ".lock", "w") as lock:

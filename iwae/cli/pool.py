@@ -93,7 +93,7 @@ class Pool:
                     child.send(signal.SIGTERM)
         self._tell_the_end()
         if self._signals:
-            raise Interrupted(self._signals[0])
+            raise Interrupted(self._signals[0], told=True)
         return 1 if any(job.state == "failed" for job in self._jobs) else 0
 
     def _at_work(self) -> list[Child]:

@@ -317,13 +317,13 @@ class Folder:
     def opened(self) -> Iterator[None]:
         """Makes the folder, holds its lock, and tells errors of files in one line.
 
-        The operating system frees the lock of a process that died. A folder in which nothing was written vanishes.
+        The operating system frees the lock of a process that died. Folders in which nothing was written vanish.
 
         Raises:
             Busy: another process holds the lock.
             RunError: a file cannot be written or read.
         """
-        is_new = not self.path.exists()
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         lock = self._locked()
         try:
             for entry in (*files.left_behind(self.path), *files.left_behind(self.plots)):
@@ -339,9 +339,10 @@ class Folder:
             ) from None
         finally:
             with contextlib.suppress(OSError):  # another process may come in between
-                if is_new and os.listdir(self.path) == [self._lock.name]:
+                if made and os.listdir(self.path) == [self._lock.name]:
                     self._lock.unlink()
-                    self.path.rmdir()
+                    for folder in made:
+                        folder.rmdir()
             os.close(lock)
 
     def _locked(self) -> int:
