@@ -180,7 +180,14 @@ def test_a_task_with_its_own_parameters_leaves_the_run_as_it_is(copied, capsys):
     assert finished(made) is not None  # nothing is left to do: no L_5000 is measured anew
 
 
-@pytest.mark.parametrize("schedule", [{}, {"schedule": "multistep", "milestones": [1, 3], "epochs": 2}])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {},
+        {"schedule": "multistep", "milestones": [1, 3], "epochs": 2},
+        {"schedule": "constant", "epochs": 2, "optimizer": "rotated_adam"},
+    ],
+)
 def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
     short = {f"training.{name}": value for name, value in schedule.items()} | {"tasks": ("train", "evaluate")}
     longer = short | {"training.epochs": 4} if schedule else short | {"training.stages": 2}
