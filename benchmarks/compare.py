@@ -26,6 +26,7 @@ import numpy as np
 # The programs' processes start from here too.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from iwae import device  # noqa: E402
 from iwae.benchmark import Case  # noqa: E402
 from peers import task  # noqa: E402
 
@@ -56,19 +57,29 @@ class Worker:
         self.process = context.Process(target=serve, args=(*PROGRAMS[name], child), daemon=True)
         self.process.start()
         child.close()
-        self.name, self.device = name, self.call("device")
+        self.name = name
 
     def call(self, what: str, *arguments: Any) -> Any:
-        try:
-            self.connection.send((what, arguments))
-            answer = self.connection.recv()
-        except (EOFError, OSError):
-            raise SystemExit(f"{self.name}: its process ended, see above") from None
-        return answer
+        return call_all([self], what, *arguments)[self.name]
+
+
+def call_all(workers: Sequence[Worker], what: str, *arguments: Any) -> dict[str, Any]:
+    """The answers of all programs, which work at the same time: not for what is timed."""
+    answers = {}
+    try:
+        for worker in workers:
+            worker.connection.send((what, arguments))
+        for worker in workers:
+            answers[worker.name] = worker.connection.recv()
+    except (EOFError, OSError):
+        raise SystemExit(f"{worker.name}: its process ended, see above") from None
+    return answers
 
 
 def serve(module: str, options: dict[str, Any], connection: Connection) -> None:
     """What a worker does: it holds what was prepared, and runs it when asked."""
+    if module in ("ours", "keras_fit"):
+        device.start_tensorflow()  # with full float32 products, and a GPU's memory as it is needed
     program: task.Program = importlib.import_module(f"peers.{module}").Program(**options)
     prepared: dict[Case, Any] = {}
     with contextlib.suppress(EOFError):
@@ -109,12 +120,12 @@ def refuse(what: str, wrong: Sequence[str]) -> None:
 
 def check(workers: Sequence[Worker]) -> None:
     """Same weights, images and noise: the bound and its gradient; ends the program where they are not the same."""
-    devices = {worker.name: worker.device for worker in workers}
-    if len({name.replace("cuda", "gpu") for name in devices.values()}) > 1:
+    devices = call_all(workers, "device")
+    if len(set(devices.values())) > 1:
         raise SystemExit(f"not timed: expected all programs on one kind of device, got {devices}")
     for layers in (1, 2):
         given = task.start(layers), task.binary_images(BATCH), task.noise(layers, 5, BATCH)
-        results = {worker.name: worker.call("gradients", *given) for worker in workers}
+        results = call_all(workers, "gradients", *given)
         what = f"{layers} layer{'s' * (layers > 1)}, k = 5"
         refuse(f"bound, {what}", disagreements({n: [b] for n, (b, _) in results.items()}, BOUND_TOLERANCE))
         refuse(f"gradient, {what}", disagreements({n: g for n, (_, g) in results.items()}, GRADIENT_TOLERANCE))
@@ -127,7 +138,7 @@ def prepare(workers: Sequence[Worker], case: Case) -> None:
         given: tuple[Any, ...] = case, BATCH, task.start(case.layers)
     else:
         given = case, task.start(case.layers, scale=0.5), task.binary_images(EVALUATED)
-    results = {worker.name: [np.atleast_1d(worker.call(case.task, *given)[1])] for worker in workers}
+    results = {name: [np.atleast_1d(bound)] for name, (_, bound) in call_all(workers, case.task, *given).items()}
     refuse(str(case), disagreements(results, TRAINING_TOLERANCE if case.task == "train" else EVALUATION_TOLERANCE))
     print(f"{case}: compiled", file=sys.stderr, flush=True)
 
@@ -162,7 +173,9 @@ def lines(seconds: dict[Case, Any], names: Sequence[str], markdown: bool) -> Ite
         yield from (f"| {' | '.join(row)} |" for row in rows)
     else:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        yield from ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        yield from (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
 
 def use_cores(count: int | None) -> int:
@@ -213,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     low, median, high = np.percentile(rates, [25, 50, 75]) / 1e9
     print(
         f"\nPeers: time over this project's, median (quartiles) of {options.rounds} rounds; batch {BATCH}. "
-        f"{workers[0].device}, {threads} threads,\n"
+        f"{workers[0].call('device').upper()}, {threads} threads,\n"
         f"whose float32 matrix product runs at {median:.0f} GFLOP/s ({low:.0f}-{high:.0f})."
     )
     return 0

@@ -97,9 +97,7 @@ def run_updates(state, images, indices, key, k):
         first = jax.tree.map(lambda m, g: m + (1 - task.BETA_1) * (g - m), first, gradients)
         second = jax.tree.map(lambda v, g: v + (1 - task.BETA_2) * (g * g - v), second, gradients)
         rate = task.LEARNING_RATE * jnp.sqrt(1 - task.BETA_2**step) / (1 - task.BETA_1**step)
-        weights = jax.tree.map(
-            lambda w, m, v: w + rate * m / (jnp.sqrt(v) + task.EPSILON), weights, first, second
-        )
+        weights = jax.tree.map(lambda w, m, v: w + rate * m / (jnp.sqrt(v) + task.EPSILON), weights, first, second)
         return (weights, first, second, step), value
 
     return lax.scan(update, state, indices)

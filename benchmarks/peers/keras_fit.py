@@ -13,7 +13,6 @@ from iwae.benchmark import Case
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)
-tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 on a GPU too
 
 
 class Gaussian(keras.layers.Layer):
@@ -36,7 +35,8 @@ class Model(keras.Model):
         units, hidden = self.sizes["latent_units"], self.sizes["hidden_units"]
         self.encoder = [Gaussian(sizes, size) for sizes, size in zip(hidden, units, strict=True)]
         self.pixels = keras.Sequential(
-            [keras.layers.Dense(size, activation="tanh") for size in hidden[0][::-1]] + [keras.layers.Dense(task.PIXELS)]
+            [keras.layers.Dense(size, activation="tanh") for size in hidden[0][::-1]]
+            + [keras.layers.Dense(task.PIXELS)]
         )
         self.priors = [Gaussian(sizes[::-1], size) for sizes, size in zip(hidden[1:], units[:-1], strict=True)]
         self.bound_metric = keras.metrics.Mean(name="bound")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import benchmark, config, device, evaluation
+from iwae import benchmark, config, evaluation
 from iwae.benchmark import Case
 from iwae.model import IWAE
 from peers import task
@@ -28,7 +28,6 @@ def prepare(case: Case, batch: int) -> Any:
 
 class Program:
     def __init__(self) -> None:
-        device.start_tensorflow()
         self.device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
         self.rate = benchmark.matrix_product_rate()
 

@@ -60,23 +60,24 @@ class Model(nn.Module):
 class Program:
     def __init__(self, compiled: bool) -> None:
         self.compiled = compiled
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "gpu" if torch.cuda.is_available() else "cpu"
+        self.where = {"gpu": "cuda", "cpu": "cpu"}[self.device]
 
     def model(self, weights: task.Weights) -> Model:
         torch.manual_seed(5)
-        return Model(weights).to(self.device)
+        return Model(weights).to(self.where)
 
     def faster(self, function: Any) -> Any:
         return torch.compile(function, dynamic=False) if self.compiled else function
 
     def noise(self, layers: int, k: int, batch: int) -> list[torch.Tensor]:
         return [
-            torch.randn(k, batch, units, device=self.device) for units in config.PAPER_NETWORKS[layers]["latent_units"]
+            torch.randn(k, batch, units, device=self.where) for units in config.PAPER_NETWORKS[layers]["latent_units"]
         ]
 
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         model = self.model(weights)
-        given = [torch.tensor(values, device=self.device) for values in (x, *noise)]
+        given = [torch.tensor(values, device=self.where) for values in (x, *noise)]
         values = self.faster(model)(given[0], given[1:])
         values.mean().backward()
         # nn.Linear keeps its kernel as [O, I].
@@ -84,7 +85,7 @@ class Program:
 
     def train(self, case: Case, batch: int, weights: task.Weights) -> task.Train:
         rows, model = task.updates(case.k), self.model(weights)
-        images = torch.tensor(task.grey_images(100 * batch), device=self.device)
+        images = torch.tensor(task.grey_images(100 * batch), device=self.where)
         bound = self.faster(model)
         optimizer = torch.optim.Adam(
             model.parameters(), task.LEARNING_RATE, (task.BETA_1, task.BETA_2), task.EPSILON, maximize=True, fused=True
@@ -92,8 +93,8 @@ class Program:
 
         def run() -> tuple[float, float]:
             started = time.perf_counter()
-            total = torch.zeros((), device=self.device)
-            for indices in torch.randperm(len(images), device=self.device)[: rows * batch].split(batch):
+            total = torch.zeros((), device=self.where)
+            for indices in torch.randperm(len(images), device=self.where)[: rows * batch].split(batch):
                 optimizer.zero_grad()
                 value = bound(torch.bernoulli(images[indices]), self.noise(case.layers, case.k, batch)).mean()
                 value.backward()
@@ -105,13 +106,13 @@ class Program:
         return run
 
     def evaluate(self, case: Case, weights: task.Weights, x: np.ndarray) -> task.Evaluate:
-        model, images = self.model(weights), torch.tensor(x, device=self.device)
+        model, images = self.model(weights), torch.tensor(x, device=self.where)
         log_weights = self.faster(model.log_weights)
 
         @torch.no_grad()
         def run() -> tuple[float, np.ndarray]:
             started = time.perf_counter()
-            total = torch.full((len(x),), -math.inf, device=self.device)
+            total = torch.full((len(x),), -math.inf, device=self.where)
             for _ in range(case.k // task.CHUNK):
                 values = log_weights(images, self.noise(case.layers, task.CHUNK, len(x)))
                 total = torch.logaddexp(total, torch.logsumexp(values, 0))
