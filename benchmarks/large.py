@@ -21,9 +21,10 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from peers import task  # noqa: E402
+
 from iwae import benchmark, config, device  # noqa: E402
 from iwae.benchmark import Case  # noqa: E402
-from peers import task  # noqa: E402
 
 BATCHES, SAMPLES = (20, 100, 500, 2000), (1, 50)
 MEMORY = [(50, 20), (500, 20), (5000, 20), (5000, 40), (5000, 80)]  # k, batch

@@ -40,11 +40,11 @@ class Model(nn.Module):
     def log_weights(self, x: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
         """x [B, D], noise for each layer [k, B, D_l] -> [k, B], nats."""
         samples, total = [], 0.0
-        for network, epsilon in zip(self.encoder, noise):
+        for network, epsilon in zip(self.encoder, noise, strict=True):
             mean, log_std = network(samples[-1] if samples else x)
             samples.append(mean + log_std.exp() * epsilon)
             total = total + (0.5 * (LOG_2PI + epsilon**2) + log_std).sum(-1)
-        for z, network, above in zip(samples[:-1], list(self.decoder)[1:], samples[1:]):
+        for z, network, above in zip(samples[:-1], list(self.decoder)[1:], samples[1:], strict=True):
             mean, log_std = network(above)
             total = total - (0.5 * (LOG_2PI + ((z - mean) * torch.exp(-log_std)) ** 2) + log_std).sum(-1)
         total = total - 0.5 * (LOG_2PI + samples[-1] ** 2).sum(-1)
@@ -68,7 +68,7 @@ class Program:
         return Model(weights).to(self.where)
 
     def faster(self, function: Any) -> Any:
-        return torch.compile(function, dynamic=False) if self.compiled else function
+        return torch.compile(function, dynamic=False, fullgraph=True) if self.compiled else function
 
     def noise(self, layers: int, k: int, batch: int) -> list[torch.Tensor]:
         return [
