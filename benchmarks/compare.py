@@ -1,6 +1,6 @@
 """This project beside the same work written for JAX, PyTorch and plain Keras.
 
-    python benchmarks/compare.py                the table of eight cases, some eight minutes
+    python benchmarks/compare.py                the table of eight cases, some six minutes
     python benchmarks/compare.py --markdown     the same for a page
     python benchmarks/compare.py --check        only whether all programs compute the same
 
@@ -41,7 +41,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
 OURS = "this project"
 TRAINING = [Case("train", layers, k) for layers in (1, 2) for k in (1, 5, 50)]
 EVALUATION = [Case("evaluate", layers, 5000) for layers in (1, 2)]
-BATCH, EVALUATED = 20, 8  # images an update; images of an evaluation at once
+EVALUATED = 8  # images of an evaluation at once
 # Rounding: of a sum over hundreds of pixels in float32, and of gradients beside their largest entry.
 BOUND_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 1e-4
 # Chance: of the mean bound over the first updates; Adam's epsilon, which PyTorch puts elsewhere, moves it as well.
@@ -125,7 +125,7 @@ def check(workers: Sequence[Worker]) -> None:
     if len(set(devices.values())) > 1:
         raise SystemExit(f"not timed: expected all programs on one kind of device, got {devices}")
     for layers in (1, 2):
-        given = task.start(layers), task.binary_images(BATCH), task.noise(layers, 5, BATCH)
+        given = task.start(layers), task.binary_images(task.BATCH), task.noise(layers, 5, task.BATCH)
         results = call_all(workers, "gradients", *given)
         what = f"{layers} layer{'s' * (layers > 1)}, k = 5"
         refuse(f"bound, {what}", disagreements({n: [b] for n, (b, _) in results.items()}, BOUND_TOLERANCE))
@@ -136,7 +136,7 @@ def check(workers: Sequence[Worker]) -> None:
 def prepare(workers: Sequence[Worker], case: Case) -> None:
     """Compiles a case everywhere and compares what the programs give with random numbers of their own."""
     if case.task == "train":
-        given: tuple[Any, ...] = case, BATCH, task.start(case.layers)
+        given: tuple[Any, ...] = case, task.start(case.layers)
     else:
         given = case, task.start(case.layers, scale=0.5), task.binary_images(EVALUATED)
     results = {name: [np.atleast_1d(bound)] for name, (_, bound) in call_all(workers, case.task, *given).items()}
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines(seconds, [worker.name for worker in workers], options.markdown)))
     low, median, high = np.percentile(rates, [25, 50, 75]) / 1e9
     print(
-        f"\nPeers: time over this project's, median (quartiles) of {options.rounds} rounds; batch {BATCH}. "
+        f"\nPeers: time over this project's, median (quartiles) of {options.rounds} rounds; batch {task.BATCH}. "
         f"{workers[0].call('device').upper()}, {threads} threads,\n"
         f"whose float32 matrix product runs at {median:.0f} GFLOP/s ({low:.0f}-{high:.0f})."
     )

@@ -123,9 +123,9 @@ class Program:
         (_, values), found = jax.jit(jax.value_and_grad(bound, has_aux=True))(weights, x, noise)
         return np.asarray(values), [np.asarray(g) for g in task.flatten(found)]
 
-    def train(self, case: Case, batch: int, weights: task.Weights) -> task.Train:
+    def train(self, case: Case, weights: task.Weights) -> task.Train:
         rows = task.updates(case.k)
-        images = jnp.asarray(task.grey_images(100 * batch))
+        images = jnp.asarray(task.training_images())
         weights = jax.tree.map(jnp.asarray, weights)
         state = weights, *(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)), 0
         generator, key = np.random.default_rng(4), jax.random.key(5)
@@ -133,7 +133,7 @@ class Program:
         def run() -> tuple[float, float]:
             nonlocal state
             started = time.perf_counter()
-            indices = generator.permutation(len(images))[: rows * batch].reshape(rows, batch)
+            indices = generator.permutation(len(images))[: rows * task.BATCH].reshape(rows, task.BATCH)
             state, values = run_updates(state, images, indices, key, k=case.k)
             mean = float(jnp.mean(values))  # waits
             return (time.perf_counter() - started) / rows, mean

@@ -116,11 +116,11 @@ class Program:
         values, found = compute(tf.constant(x), [tf.constant(n) for n in noise])
         return values.numpy(), [g.numpy() for g in found]
 
-    def train(self, case: Case, batch: int, weights: task.Weights) -> task.Train:
+    def train(self, case: Case, weights: task.Weights) -> task.Train:
         rows = task.updates(case.k)
         model, clock = self.model(case.layers, case.k, weights), Clock()
-        images = tf.data.Dataset.from_tensor_slices(task.grey_images(rows * batch))
-        images = images.cache().shuffle(rows * batch).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        images = tf.data.Dataset.from_tensor_slices(task.training_images()).cache().shuffle(100 * task.BATCH)
+        images = images.batch(task.BATCH, drop_remainder=True).take(rows).prefetch(tf.data.AUTOTUNE)
 
         def run() -> tuple[float, float]:
             history = model.fit(images, shuffle=False, verbose=0, callbacks=[clock]).history

@@ -17,15 +17,6 @@ def assign(model: IWAE, weights: task.Weights) -> None:
         variable.assign(values)
 
 
-def prepare(case: Case, batch: int) -> Any:
-    """`benchmark.prepare` for any batch size."""
-    usual, benchmark.BATCH = benchmark.BATCH, batch
-    try:
-        return benchmark.prepare(case)
-    finally:
-        benchmark.BATCH = usual
-
-
 class Program:
     def __init__(self) -> None:
         self.device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
@@ -46,8 +37,8 @@ class Program:
         of = {id(v): g.numpy() for v, g in zip(model.trainable_variables, found, strict=True)}
         return values.numpy(), [of[id(v)] for v in model.encoder_variables + model.decoder_variables]
 
-    def train(self, case: Case, batch: int, weights: task.Weights) -> task.Train:
-        model, update = prepare(case, batch)
+    def train(self, case: Case, weights: task.Weights) -> task.Train:
+        model, update = benchmark.prepare(case)
         assign(model, weights)
 
         def run() -> tuple[float, float]:

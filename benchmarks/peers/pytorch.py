@@ -83,9 +83,9 @@ class Program:
         # nn.Linear keeps its kernel as [O, I].
         return values.detach().cpu().numpy(), [p.grad.cpu().numpy().T for p in model.parameters()]
 
-    def train(self, case: Case, batch: int, weights: task.Weights) -> task.Train:
+    def train(self, case: Case, weights: task.Weights) -> task.Train:
         rows, model = task.updates(case.k), self.model(weights)
-        images = torch.tensor(task.grey_images(100 * batch), device=self.where)
+        images = torch.tensor(task.training_images(), device=self.where)
         bound = self.faster(model)
         optimizer = torch.optim.Adam(
             model.parameters(), task.LEARNING_RATE, (task.BETA_1, task.BETA_2), task.EPSILON, maximize=True, fused=True
@@ -94,9 +94,9 @@ class Program:
         def run() -> tuple[float, float]:
             started = time.perf_counter()
             total = torch.zeros((), device=self.where)
-            for indices in torch.randperm(len(images), device=self.where)[: rows * batch].split(batch):
+            for indices in torch.randperm(len(images), device=self.where)[: rows * task.BATCH].split(task.BATCH):
                 optimizer.zero_grad()
-                value = bound(torch.bernoulli(images[indices]), self.noise(case.layers, case.k, batch)).mean()
+                value = bound(torch.bernoulli(images[indices]), self.noise(case.layers, case.k, task.BATCH)).mean()
                 value.backward()
                 optimizer.step()
                 total += value.detach()

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from iwae import config
-from iwae.benchmark import Case
+from iwae.benchmark import BATCH, PIXELS, Case
 
-PIXELS = 784
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-4
 CHUNK = 250  # samples of an image at once in evaluation, for all programs
 
@@ -27,9 +26,11 @@ class Program(Protocol):
     def gradients(self, weights: Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         """L_k [B] of x [B, D] for given noise, each [k, B, D_l], and the gradients of its mean, see `flatten`."""
 
-    def train(self, case: Case, batch: int, weights: Weights) -> Train: ...
+    def train(self, case: Case, weights: Weights) -> Train:
+        """Updates of `BATCH` images; the first call starts from `weights` and compiles."""
 
-    def evaluate(self, case: Case, weights: Weights, x: np.ndarray) -> Evaluate: ...
+    def evaluate(self, case: Case, weights: Weights, x: np.ndarray) -> Evaluate:
+        """L_k of x [n, D], k = `case.k`."""
 
 
 def updates(k: int) -> int:
@@ -37,13 +38,13 @@ def updates(k: int) -> int:
     return 100 if k <= 5 else 25
 
 
-def grey_images(count: int) -> np.ndarray:
-    """The training set [count, D]: speed does not depend on what the images show."""
-    return np.random.default_rng(1).random((count, PIXELS), np.float32) * 0.3
+def training_images() -> np.ndarray:
+    """Grey images [n, D], those of `benchmark.prepare`: speed does not depend on what they show."""
+    return np.random.default_rng(1).random((100 * BATCH, PIXELS), np.float32) * 0.3
 
 
 def binary_images(count: int) -> np.ndarray:
-    return (grey_images(count) > 0.15).astype(np.float32)
+    return np.random.default_rng(1).binomial(1, 0.5, (count, PIXELS)).astype(np.float32)
 
 
 def noise(layers: int, k: int, batch: int) -> list[np.ndarray]:
