@@ -160,11 +160,10 @@ def measure(workers: Sequence[Worker], cases: Sequence[Case], rounds: int) -> tu
 def lines(seconds: dict[Case, Any], names: Sequence[str], markdown: bool) -> Iterator[str]:
     """The table: ours in milliseconds, of each peer the time over ours, median and quartiles over the rounds."""
     peers = [name for name in names if name != OURS]
-    rows = [["", "this project", *peers]]
+    rows = [["", "ours", *peers]]
     for case, times in seconds.items():
-        unit = "an update" if case.task == "train" else "an image"
-        row = [f"{case.task}, {case.layers} layer{'s' * (case.layers > 1)}, k = {case.k}"]
-        row.append(f"{1e3 * np.median(times[OURS]):.3g} ms {unit}")
+        name = f"k = {case.k}" if case.task == "train" else f"L_{case.k}"
+        row = [f"{name}, {case.layers} layer{'s' * (case.layers > 1)}", f"{1e3 * np.median(times[OURS]):.3g} ms"]
         for name in peers:
             low, median, high = np.percentile(np.divide(times[name], times[OURS]), [25, 50, 75])
             row.append(f"{median:.2f} ({low:.2f}-{high:.2f})")
@@ -226,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines(seconds, [worker.name for worker in workers], options.markdown)))
     low, median, high = np.percentile(rates, [25, 50, 75]) / 1e9
     print(
-        f"\nPeers: time over this project's, median (quartiles) of {options.rounds} rounds; batch {task.BATCH}. "
+        f"\nOurs: an update of {task.BATCH} images, IWAE bound; L_5000: an image. "
+        f"Peers: their time over ours,\nmedian (quartiles) of {options.rounds} rounds. "
         f"{workers[0].call('device').upper()}, {threads} threads,\n"
         f"whose float32 matrix product runs at {median:.0f} GFLOP/s ({low:.0f}-{high:.0f})."
     )

@@ -33,7 +33,7 @@ def test_a_program_that_differs_is_named(compare):
 def test_the_table_has_ratios_to_our_time(compare, markdown):
     seconds = {compare.Case("train", 1, 50): {"this project": [0.01, 0.02, 0.01], "peer": [0.03, 0.04, 0.02]}}
     text = list(compare.lines(seconds, ["this project", "peer"], markdown))
-    assert "train, 1 layer, k = 50" in text[-1] and "10 ms an update" in text[-1] and "2.00 (2.00-2.50)" in text[-1]
+    assert "k = 50, 1 layer" in text[-1] and "10 ms" in text[-1] and "2.00 (2.00-2.50)" in text[-1]
 
 
 def test_unknown_cases_are_refused(compare, capsys):
