@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from iwae import config
 
+PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
 EVALUATION_K = 5000
 
 

@@ -16,10 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import batches, config, evaluation
-from iwae.benchmark.cases import Case
+from iwae.benchmark.cases import BATCH, EXAMPLES, PIXELS, Case
 from iwae.model import IWAE
-
-PIXELS, BATCH, EXAMPLES = 784, 20, 59_600
 
 
 def multiplications(model: IWAE) -> tuple[int, int]:
