@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from peers import task  # noqa: E402
 
 from iwae import device  # noqa: E402
-from iwae.benchmark import Case  # noqa: E402
+from iwae.benchmark.cases import Case  # noqa: E402
 
 PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "this project": ("ours", {}),

@@ -24,25 +24,29 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from peers import task  # noqa: E402
 
-from iwae import benchmark, config, device  # noqa: E402
-from iwae.benchmark import Case  # noqa: E402
+from iwae import config, device  # noqa: E402
+from iwae.benchmark.cases import Case  # noqa: E402
 
 BATCHES, SAMPLES = (20, 100, 500, 2000), (1, 50)
 MEMORY = [(50, 20), (500, 20), (5000, 20), (5000, 40), (5000, 80)]  # k, batch
 
 
 def prepare(case: Case, batch: int) -> tuple[Any, Callable[[], float]]:
-    """`benchmark.prepare` for any batch size; compiled."""
-    usual, benchmark.BATCH = benchmark.BATCH, batch
-    model, update = benchmark.prepare(case)
+    """`timing.prepare` for any batch size; compiled."""
+    from iwae.benchmark import timing  # after TensorFlow's start, here and below
+
+    usual, timing.BATCH = timing.BATCH, batch
+    model, update = timing.prepare(case)
     update()  # the batch size is read when it first runs
-    benchmark.BATCH = usual
+    timing.BATCH = usual
     return model, update
 
 
 def speed(rounds: int) -> Iterator[list[str]]:
     device.start_tensorflow()
-    rate = benchmark.matrix_product_rate()
+    from iwae.benchmark import timing
+
+    rate = timing.matrix_product_rate()
     sizes = [(k, batch) for k in SAMPLES for batch in BATCHES]
     prepared = {(k, batch): prepare(Case("train", 1, k), batch) for k, batch in sizes}
     seconds: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
@@ -51,7 +55,7 @@ def speed(rounds: int) -> Iterator[list[str]]:
         for (k, batch), (model, update) in prepared.items():
             before = rate()
             seconds[k, batch].append(update())
-            operations = benchmark.arithmetic(Case("train", 1, k), model) * batch / benchmark.BATCH
+            operations = timing.arithmetic(Case("train", 1, k), model) * batch / timing.BATCH
             floors[k, batch].append(2 * operations / (before + rate()))
     yield ["k", "batch", "images a second", "an update", "x floor", "beside batch 20"]
     for k, batch in sizes:
@@ -81,6 +85,7 @@ def step(k: int, batch: int) -> None:
     device.start_tensorflow()
     import keras
 
+    from iwae.benchmark import timing
     from iwae.model import IWAE
 
     model = IWAE(task.PIXELS, k=k, **config.PAPER_NETWORKS[1])
@@ -89,7 +94,7 @@ def step(k: int, batch: int) -> None:
     model.train_on_batch(images)  # compiles
     started = time.perf_counter()
     model.train_on_batch(images)
-    print(json.dumps({"seconds": time.perf_counter() - started, "gib": benchmark.peak_memory()}))
+    print(json.dumps({"seconds": time.perf_counter() - started, "gib": timing.peak_memory()}))
 
 
 def show(rows: Iterator[list[str]], markdown: bool) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from iwae.benchmark import Case
+from iwae.benchmark.cases import Case
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)

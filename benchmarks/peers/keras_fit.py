@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import config
-from iwae.benchmark import Case
+from iwae.benchmark.cases import Case
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import benchmark, config, evaluation
-from iwae.benchmark import Case
+from iwae import config, evaluation
+from iwae.benchmark import timing
+from iwae.benchmark.cases import Case
 from iwae.model import IWAE
 from peers import task
 
@@ -20,7 +21,7 @@ def assign(model: IWAE, weights: task.Weights) -> None:
 class Program:
     def __init__(self) -> None:
         self.device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-        self.rate = benchmark.matrix_product_rate()
+        self.rate = timing.matrix_product_rate()
 
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         model = IWAE(task.PIXELS, k=len(noise[0]), **config.PAPER_NETWORKS[len(noise)])
@@ -38,7 +39,7 @@ class Program:
         return values.numpy(), [of[id(v)] for v in model.encoder_variables + model.decoder_variables]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        model, update = benchmark.prepare(case)
+        model, update = timing.prepare(case)
         assign(model, weights)
 
         def run() -> tuple[float, float]:

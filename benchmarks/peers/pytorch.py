@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from iwae import config
-from iwae.benchmark import Case
+from iwae.benchmark.cases import Case
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)

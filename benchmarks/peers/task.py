@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from iwae import config
-from iwae.benchmark import BATCH, PIXELS, Case
+from iwae.benchmark.cases import BATCH, PIXELS, Case
 
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-4
 CHUNK = 250  # samples of an image at once in evaluation, for all programs
@@ -39,7 +39,7 @@ def updates(k: int) -> int:
 
 
 def training_images() -> np.ndarray:
-    """Grey images [n, D], those of `benchmark.prepare`: speed does not depend on what they show."""
+    """Grey images [n, D], those of `timing.prepare`: speed does not depend on what they show."""
     return np.random.default_rng(1).random((100 * BATCH, PIXELS), np.float32) * 0.3
 
 
