@@ -27,6 +27,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
+        "benchmarks": ["jax", "torch"],  # the peers that benchmarks/ compares with
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },
     entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},

@@ -43,19 +43,28 @@ def index_blocks(
 ) -> Iterator[tuple[np.ndarray]]:
     """Endless blocks of indices [rows, batch], shuffled anew each epoch by (seed, epoch).
 
-    An epoch uses every example once; it is padded with -1 at its end, to whole batches and whole blocks. The first one
-    may start after some of its updates, with blocks of the same or of another length.
+    An epoch uses every example once; its last batch is padded with -1, and its last block may have fewer rows. The
+    first epoch may start after some of its updates, with blocks of the same or of another length.
     """
     epoch, start = first_epoch, first_update
     while True:
-        updates = start + blocks_per_epoch(examples, batch, rows, start) * rows
+        updates = math.ceil(examples / batch)
         order = np.full(updates * batch, -1, np.int32)
         order[:examples] = np.random.default_rng([seed, epoch]).permutation(examples)
-        for block in order[start * batch :].reshape(-1, rows, batch):
-            yield (block,)  # the form Keras wants: (inputs,)
+        for first in range(start, updates, rows):
+            yield (order.reshape(-1, batch)[first : first + rows],)  # the form Keras wants: (inputs,)
         epoch, start = epoch + 1, 0
 
 
 def blocks_per_epoch(examples: int, batch: int, rows: int, first_update: int = 0) -> int:
-    """Blocks of `rows` updates that an epoch of `examples` takes from an update on; the last one may be padded."""
+    """Blocks of `rows` updates that an epoch of `examples` takes from an update on; the last one may be shorter."""
     return math.ceil((math.ceil(examples / batch) - first_update) / rows)
+
+
+def rows_of_blocks(updates: int, wanted: int) -> int:
+    """Updates in a block: about as many as wanted, so that an epoch is whole blocks if it can be.
+
+    A last block of another length is compiled by itself.
+    """
+    divisors = (rows for rows in range(wanted, wanted + wanted // 2 + 1) if updates % rows == 0)
+    return next(divisors, min(wanted, updates))

@@ -304,7 +304,8 @@ class Training(Section):
     run in table 2, else None."""
 
     updates_per_call: Count = 100
-    """Updates in one call of the compiled loop. Changes speed and how often the progress bar moves, no result."""
+    """Updates in one call of the compiled loop; up to half more where an epoch is then whole calls. Changes speed and
+    how often the progress bar moves, no result."""
 
     checkpoint_seconds: Positive = 60.0
     """Seconds between checkpoints inside an epoch. Changes what an interruption costs, no result."""

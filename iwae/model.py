@@ -449,9 +449,9 @@ class IWAE(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update from images [B, D]; while a training set is held (`hold`) S updates from indices [S, B] into it.
 
-        A row of indices that starts with -1, and all after it, are padding. The whole block runs in one compiled loop
-        (`compile` with `jit_compile` on, which is the default here); its noise depends on the seed and on the number of
-        the update alone, so results do not depend on how updates are cut into blocks.
+        Indices of -1 at the end of a row are padding. The whole block runs in one compiled loop (`compile` with
+        `jit_compile` on, which is the default here); its noise depends on the seed and on the number of the update
+        alone, so results do not depend on how updates are cut into blocks.
         """
         if self.images is not None:
             return self._train_on_block(keras.utils.unpack_x_y_sample_weight(data)[0])
@@ -468,7 +468,8 @@ class IWAE(keras.Model):
                 "x: expected blocks of indices [S, B] into the training set that is held (hold(None) lets it go), got "
                 f"{indices.dtype.name} of rank {indices.shape.rank}"
             )
-        rows = tf.reduce_sum(tf.cast(indices[:, 0] >= 0, tf.int32))
+        # Of its shape, not of its values: XLA knows then how often the loop goes round, and a GPU need not be asked.
+        rows = tf.shape(indices)[0]
 
         def one_update(i: tf.Tensor, total: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, ...]:
             x, valid = self.batch_of_update(indices[i])

@@ -95,7 +95,7 @@ def first_nonfinite(model: IWAE, block: np.ndarray, before: Sequence[tf.Tensor])
         groups[:] = [[name for name, _ in stage] for stage in stages]
         return [tf.stack([tf.reduce_all(tf.math.is_finite(values)) for _, values in stage]) for stage in stages]
 
-    for i, indices in enumerate(block[block[:, 0] >= 0], start=1):
+    for i, indices in enumerate(block, start=1):
         results = finite(tf.constant(indices))
         for names, flags in zip(groups, results, strict=True):
             if not np.all(flags):

@@ -62,7 +62,7 @@ def train(
         CheckpointError: there are checkpoints that this run cannot be continued from.
     """
     updates, total = math.ceil(len(images) / batch), settings.passes
-    state = State(len(images), batch, rows=min(settings.updates_per_call, updates))
+    state = State(len(images), batch, rows=batches.rows_of_blocks(updates, settings.updates_per_call))
     model.hold(batches.ResidentImages(images, stochastic))
     adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
     if settings.optimizer == "rotated_adam":

@@ -1,28 +1,31 @@
 """The benchmark: what it counts, what it prints, what it refuses. No time is asserted: machines are shared."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from iwae import benchmark
+from iwae.benchmark import __main__ as program
+from iwae.benchmark import cases, kernels, timing
 
 
 def test_arithmetic_is_that_of_the_layers():
     """Multiply-adds of the paper's one-layer model, by hand."""
-    model, _ = benchmark.prepare(benchmark.Case("train", 1, 1))
+    model, _ = timing.prepare(cases.Case("train", 1, 1))
     image = 784 * 200 + 200 * 200 + 2 * 200 * 50
     sample = 50 * 200 + 200 * 200 + 200 * 784
-    assert benchmark.multiplications(model) == (image, sample)
+    assert timing.multiplications(model) == (image, sample)
     expected = {
-        benchmark.Case("train", 1, 50): 2 * 20 * 3 * (image + 50 * sample),
-        benchmark.Case("train", 1, 50, "iwae", "sampled"): 2 * 20 * (image + 50 * sample + 3 * (image + sample)),
-        benchmark.Case("evaluate", 1, 5000): 2 * (image + 5000 * sample),
+        cases.Case("train", 1, 50): 2 * 20 * 3 * (image + 50 * sample),
+        cases.Case("train", 1, 50, "iwae", "sampled"): 2 * 20 * (image + 50 * sample + 3 * (image + sample)),
+        cases.Case("evaluate", 1, 5000): 2 * (image + 5000 * sample),
     }
-    assert {case: benchmark.arithmetic(case, model) for case in expected} == expected
+    assert {case: timing.arithmetic(case, model) for case in expected} == expected
 
 
 def test_a_quick_run_prints_an_object_a_line(capsys):
-    assert benchmark.main(["--quick", "--json", "--repeats", "1"]) == 0
+    assert program.main(["--quick", "--json", "--repeats", "1"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["case"], row["layers"], row["k"], row["estimator"]) for row in rows] == [
         ("train", 1, 1, "reparameterized"),
@@ -39,25 +42,99 @@ def test_a_quick_run_prints_an_object_a_line(capsys):
 
 
 def test_the_table_names_every_case(capsys):
-    assert benchmark.main(["--cases", "train:2:1:vae", "--repeats", "1"]) == 0
+    assert program.main(["--cases", "train:2:1:vae", "--repeats", "1"]) == 0
     assert "train, 2 layers, k = 1, vae, reparameterized" in capsys.readouterr().out
+
+
+PROGRAM = """
+%random.1 (p: u32[2]) -> u32[2] {
+  %p = u32[2]{0} parameter(0)
+  ROOT %x = u32[2]{0} xor(%p, %p)
+}
+
+%rng.1 (state.1: u32[2]) -> (u32[2], u32[]) {
+  %state.1 = u32[2]{0} parameter(0)
+  %bits = u32[2]{0} fusion(%state.1), kind=kLoop, calls=%random.1
+  ROOT %two = (u32[2]{0}, u32[2]{0}) tuple(%bits, %bits)
+}
+
+%body.2 (arg.1: (s32[], f32[3,4], u32[2])) -> (s32[], f32[3,4], u32[2]) {
+  %arg.1 = (s32[], f32[3,4]{1,0}, /*index=2*/u32[2]{0}) parameter(0)
+  %a = f32[3,4]{1,0} get-tuple-element(%arg.1), index=1
+  %s = u32[2]{0} get-tuple-element(%arg.1), index=2
+  %call = (u32[2]{0}, u32[2]{0}) call(%s), to_apply=%rng.1, metadata={op_name="random"}
+  %dot.1 = f32[3,3]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  %gemm = (f32[3,3]{1,0}, s8[8]{0}) custom-call(%a, %a), custom_call_target="__cublas$gemm"
+  %c = f32[3,4]{1,0} copy(%a)
+  %f = f32[3,4]{1,0} fusion(%c, %dot.1), kind=kLoop, calls=%other.1
+  ROOT %t = (s32[], f32[3,4]{1,0}, u32[2]{0}) tuple(%i, %f, %s)
+}
+
+ENTRY %main.3 (x: f32[3,4]) -> f32[3,4] {
+  %x = f32[3,4]{1,0} parameter(0)
+  %w = (s32[], f32[3,4]{1,0}, u32[2]{0}) while(%start), condition=%cond.1, body=%body.2KNOWN
+  ROOT %y = f32[3,4]{1,0} get-tuple-element(%w), index=1
+}
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_instructions_of_a_loop_are_counted_by_kind(known):
+    """Those of the calls in it too; on a GPU products are calls of a library."""
+    program_text = PROGRAM.replace("KNOWN", ', backend_config={"known_trip_count":{"n":"25"}}' if known else "")
+    counted = {"fusions": 1, "products": 2, "random": 1, "copies": 1, "others": 0, "kernels": 5}
+    assert kernels.count(program_text) == counted | {"trip_count_known": known}
+    with pytest.raises(ValueError, match="expected a loop"):
+        kernels.count(program_text.replace(" while(", " sort("))
+
+
+@pytest.mark.slow
+def test_an_update_takes_no_more_kernels_than_it_did(capsys):
+    assert program.main(["--kernels", "--json", "--cases", "train:1:50"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    most = {"fusions": 114, "products": 23, "random": 4, "copies": 2, "others": 0, "kernels": 143}
+    assert {kind: row[kind] for kind in most if row[kind] > most[kind]} == {}, "fewer is better"
+    assert row["trip_count_known"]
+
+
+def test_kernels_are_counted_in_training_only(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--kernels", "--cases", "evaluate:1:5"])
+    assert "expected cases of training" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_has_printed_ends():
+    """A dataset's tuning thread sleeps for as long as the process has lived, up to a minute, and was waited for."""
+    code = (
+        "import time; from iwae import device; device.start_tensorflow()\n"
+        "from iwae.benchmark import cases, timing\n"
+        "model, run = timing.prepare(cases.Case('train', 1, 1))\n"
+        "started = time.monotonic()\n"
+        "while time.monotonic() < started + 15: run()\n"
+        "del model\n"
+        "started = time.monotonic()\n"
+        "del run; import gc; gc.collect(); print(time.monotonic() - started)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(ended.stdout) < 5
 
 
 @pytest.mark.slow
 def test_a_new_process_tells_its_start_and_its_memory():
-    row = benchmark.first_update(benchmark.Case("start", 1, 1))
+    row = timing.first_update(cases.Case("start", 1, 1))
     assert row["seconds_to_first_block"] > 0 and 0.1 < row["peak_memory_gib"] < 10
 
 
 @pytest.mark.slow
 def test_time_and_memory_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "SCALING_K", (1,))
-    assert benchmark.main(["--plot", str(tmp_path / "k.png"), "--repeats", "1"]) == 0
+    monkeypatch.setattr(program, "SCALING_K", (1,))
+    assert program.main(["--plot", str(tmp_path / "k.png"), "--repeats", "1"]) == 0
     assert (tmp_path / "k.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("case", ["swim:1:5", "train:3:5", "train:1:0", "train:1", "train:1:1:iwae:magic", "x"])
 def test_a_case_that_is_not_one_is_refused(case, capsys):
     with pytest.raises(SystemExit) as ended:
-        benchmark.main(["--cases", case])
+        program.main(["--cases", case])
     assert ended.value.code == 2 and repr(case) in capsys.readouterr().err

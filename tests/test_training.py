@@ -71,7 +71,8 @@ def epoch_of(examples, batch, rows, epoch=0, first_update=0):
     blocks = batches.index_blocks(examples, batch, rows, 5, epoch, first_update)
     count = batches.blocks_per_epoch(examples, batch, rows, first_update)
     taken = [block for (block,) in itertools.islice(blocks, count)]
-    assert all(block.shape == (rows, batch) and block.dtype == np.int32 for block in taken)
+    assert [len(block) for block in taken[:-1]] == [rows] * (count - 1) and 0 < len(taken[-1]) <= rows
+    assert all(block.shape[1:] == (batch,) and block.dtype == np.int32 for block in taken)
     return np.concatenate(taken)
 
 
@@ -80,13 +81,13 @@ def test_an_epoch_has_each_example_once_and_padding_at_its_end(examples, batch, 
     order = epoch_of(examples, batch, rows).ravel()
     assert sorted(order[:examples]) == list(range(examples))
     assert np.all(order[examples:] == -1)
-    assert 0 <= len(order) - math.ceil(examples / batch) * batch < rows * batch  # no block of padding alone
+    assert len(order) == math.ceil(examples / batch) * batch  # no batch of padding alone
 
 
 def test_the_order_is_that_of_seed_and_epoch_alone():
     whole = epoch_of(23, 5, 5, epoch=2)
     for rows in (1, 2, 3, 7):
-        np.testing.assert_array_equal(epoch_of(23, 5, rows, epoch=2)[:5], whole)
+        np.testing.assert_array_equal(epoch_of(23, 5, rows, epoch=2), whole)
     assert not np.array_equal(whole, epoch_of(23, 5, 5, epoch=3))
     (other_seed,) = next(batches.index_blocks(23, 5, 5, 6, 2))
     assert not np.array_equal(whole, other_seed)
@@ -97,12 +98,18 @@ def test_the_order_goes_on_after_any_update(rows):
     whole = epoch_of(23, 5, 5, epoch=2)
     for done in range(5):
         rest = epoch_of(23, 5, rows, epoch=2, first_update=done)
-        np.testing.assert_array_equal(rest[: 5 - done], whole[done:])
-        assert np.all(rest[5 - done :] == -1)
+        np.testing.assert_array_equal(rest, whole[done:])
     blocks = batches.index_blocks(23, 5, rows, 5, 2, 3)
     for _ in range(batches.blocks_per_epoch(23, 5, rows, 3)):
         next(blocks)
     np.testing.assert_array_equal(next(blocks)[0], epoch_of(23, 5, rows, epoch=3)[:rows])  # and in the next epoch
+
+
+@pytest.mark.parametrize(
+    ("updates", "wanted", "rows"), [(2980, 100, 149), (3000, 100, 100), (81, 100, 81), (2999, 100, 100), (5, 2, 2)]
+)
+def test_an_epoch_is_whole_blocks_if_it_can_be(updates, wanted, rows):
+    assert batches.rows_of_blocks(updates, wanted) == rows
 
 
 # ---- binarization ----

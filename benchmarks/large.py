@@ -1,0 +1,133 @@
+"""Large batches and many samples, one stochastic layer of the paper's size: images a second, and memory.
+
+    python benchmarks/large.py                  both tables, some five minutes
+    python benchmarks/large.py --only memory    peak memory of a training step, and where it passes --gib
+
+Images a second are those of `fit` on a training set that is held on the device; the floor is what the matrix products
+alone would take at the machine's own rate. Memory is the most that a process has resident in two updates of one batch,
+a process for each size; it grows in proportion to k times the batch, so the two largest sizes tell where it passes a
+limit.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from peers import task  # noqa: E402
+
+from iwae import config, device  # noqa: E402
+from iwae.benchmark.cases import Case  # noqa: E402
+
+BATCHES, SAMPLES = (20, 100, 500, 2000), (1, 50)
+MEMORY = [(50, 20), (500, 20), (5000, 20), (5000, 40), (5000, 80)]  # k, batch
+
+
+def prepare(case: Case, batch: int) -> tuple[Any, Callable[[], float]]:
+    """`timing.prepare` for any batch size; compiled."""
+    from iwae.benchmark import timing  # after TensorFlow's start, here and below
+
+    usual, timing.BATCH = timing.BATCH, batch
+    model, update = timing.prepare(case)
+    update()  # the batch size is read when it first runs
+    timing.BATCH = usual
+    return model, update
+
+
+def speed(rounds: int) -> Iterator[list[str]]:
+    device.start_tensorflow()
+    from iwae.benchmark import timing
+
+    rate = timing.matrix_product_rate()
+    sizes = [(k, batch) for k in SAMPLES for batch in BATCHES]
+    prepared = {(k, batch): prepare(Case("train", 1, k), batch) for k, batch in sizes}
+    seconds: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
+    floors: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for (k, batch), (model, update) in prepared.items():
+            before = rate()
+            seconds[k, batch].append(update())
+            operations = timing.arithmetic(Case("train", 1, k), model) * batch / timing.BATCH
+            floors[k, batch].append(2 * operations / (before + rate()))
+    yield ["k", "batch", "images a second", "an update", "x floor", "beside batch 20"]
+    for k, batch in sizes:
+        taken, ratio = np.median(seconds[k, batch]), np.median(np.divide(seconds[k, batch], floors[k, batch]))
+        gain = batch / taken / (BATCHES[0] / np.median(seconds[k, BATCHES[0]]))
+        yield [f"{k}", f"{batch}", f"{batch / taken:,.0f}", f"{1e3 * taken:.3g} ms", f"{ratio:.2f}", f"{gain:.2f}"]
+
+
+def memory(gib: float) -> Iterator[list[str]]:
+    yield ["k", "batch", "peak memory", "an update"]
+    points = []
+    for k, batch in MEMORY:
+        command = [sys.executable, __file__, "--step", str(k), str(batch)]
+        found = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        )
+        points.append((k * batch, found["gib"]))
+        yield [f"{k}", f"{batch}", f"{found['gib']:.2f} GiB", f"{found['seconds']:.3g} s"]
+    (few, less), (many, more) = points[-2:]
+    each = (more - less) / (many - few)
+    limit = many + (gib - more) / each
+    yield [f"{each * 2**20:.1f} KiB a sample: {gib:g} GiB are passed at k x batch = {limit:,.0f}"]
+
+
+def step(k: int, batch: int) -> None:
+    """What a process of its own does for `memory`."""
+    device.start_tensorflow()
+    import keras
+
+    from iwae.benchmark import timing
+    from iwae.model import IWAE
+
+    model = IWAE(task.PIXELS, k=k, **config.PAPER_NETWORKS[1])
+    model.compile(optimizer=keras.optimizers.Adam(task.LEARNING_RATE, epsilon=task.EPSILON))
+    images = task.binary_images(batch)
+    model.train_on_batch(images)  # compiles
+    started = time.perf_counter()
+    model.train_on_batch(images)
+    print(json.dumps({"seconds": time.perf_counter() - started, "gib": timing.peak_memory()}))
+
+
+def show(rows: Iterator[list[str]], markdown: bool) -> None:
+    header: list[str] = []
+    for i, row in enumerate(rows):
+        header = header or row
+        if len(row) == 1:
+            print(f"\n{row[0]}")
+        elif markdown:
+            print(f"| {' | '.join(row)} |" + (f"\n|{' --- |' * len(row)}" if i == 0 else ""), flush=True)
+        else:
+            widths = [max(10, len(title) + 3) for title in header]
+            print("".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)), flush=True)
+    print()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks/large.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", choices=("speed", "memory"), help="one of the two tables")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds of all batch sizes (default 3)")
+    parser.add_argument("--gib", type=float, default=16, help="memory whose k x batch is told (default 16)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables for a page")
+    parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.step:
+        step(*options.step)
+        return 0
+    if options.only != "speed":
+        show(memory(options.gib), options.markdown)
+    if options.only != "memory":
+        show(speed(options.rounds), options.markdown)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
