@@ -313,6 +313,11 @@ class Training(Section):
     _path: ClassVar[str] = "training"
     _rules: ClassVar = (_rule_of_other_schedules, _rule_epochs_fit_schedule)
 
+    @property
+    def passes(self) -> int:
+        """Passes over the data: `epochs`, or all of the paper's stages."""
+        return self.epochs if self.epochs is not None else (3**self.stages - 1) // 2
+
 
 @dataclass(frozen=True)
 class Evaluation(Section):

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from iwae import bounds, config, evaluation, hardware, training
@@ -25,15 +27,19 @@ from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
-from iwae.runs.run import Run, prepared_images
+from iwae.runs.run import Run, load_data, prepared_images
 from iwae.sections import differences
 
 
-def run(experiment: Experiment) -> Run:
+def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Run:
     """Does the tasks of an experiment, or what is missing of them, and writes `results/<name>/`.
 
     A finished run with the same parameters is left as it is, unless its tasks are asked for without "train": then these
-    are done again. An unfinished one is continued.
+    are done again. One with more stages or epochs is trained on from its last checkpoint, after its weights and results
+    are moved aside. An unfinished one is continued.
+
+    `callbacks` of Keras are called while it trains, where a batch is a block of `training.updates_per_call` updates.
+    What they keep is not in checkpoints.
 
     Raises:
         ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
@@ -50,7 +56,8 @@ def run(experiment: Experiment) -> Run:
         dataset = load_data(experiment)
         if not experiment.overwrite:
             folder.check_same_data(dataset.fingerprint)
-        trained = not experiment.overwrite and folder.has_trained_weights(needed=redo)
+        longer = bool(accepted) and folder.weights.exists()
+        trained = not experiment.overwrite and not longer and folder.has_trained_weights(needed=redo)
         model = build_model(experiment, dataset, folder if trained else None)
         if not trained and redo:
             raise RunError(
@@ -63,13 +70,16 @@ def run(experiment: Experiment) -> Run:
             measured = _read_evaluation(folder, experiment)
         else:  # what cannot be continued from is refused before anything is written
             _restorable(folder, _identity(experiment, dataset))
+        if longer:  # before the new parameters are written: weights beside those would count as finished
+            parts = (folder.weights, folder.checksum, folder.evaluation_json, folder.likelihoods, folder.plots)
+            print(f"{folder}: trained on; what it gave so far is kept in {folder.move_aside(*parts)}", file=sys.stderr)
         environment = folder.environment() or _environment(dataset)  # of the training
         if not trained:
             _note_changes(environment, _environment(dataset), folder, accepted)
-        folder.write_experiment(experiment, environment)
+        folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
             folder.discard_results()
-            _train(experiment, dataset, model, folder, signals)
+            _train(experiment, dataset, model, folder, signals, callbacks)
         result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
     print(result.summary())
     return result
@@ -90,41 +100,6 @@ def load_run(folder: str | PathLike[str]) -> Run:
     if not opened.weights.exists():
         raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
     return Run(experiment, opened, dataset, build_model(experiment, dataset, opened), opened.current_evaluation())
-
-
-def load_data(experiment: Experiment) -> loading.Dataset:
-    """The dataset of an experiment.
-
-    Raises:
-        ConfigError: the parameters do not fit the data.
-        RunError: a file cannot be read.
-    """
-    data = experiment.data
-    try:
-        dataset = loading.load_dataset(
-            data.name,
-            data.path,
-            seed=experiment.seed,
-            synthetic_examples=data.synthetic_examples,
-            allow_real=experiment.model.likelihood == "gaussian",
-        )
-    except ValueError as error:
-        raise ConfigError(f"data.name: {error}") from None
-    except OSError as error:
-        raise RunError(str(error)) from None
-    if data.batch_size > len(dataset.train):
-        raise ConfigError(
-            f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "
-            f"got {data.batch_size}"
-        )
-    if max(experiment.evaluation.posterior_inputs, default=0) >= len(dataset.test):
-        raise ConfigError(
-            f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
-            f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
-        )
-    if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
-        warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
-    return dataset
 
 
 def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folder | None = None) -> IWAE:
@@ -156,7 +131,9 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
 
 
 def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
-    settings = experiment.model
+    settings, std = experiment.model, dataset.train_std
+    if dataset.kind != "continuous":  # pixels share a scale: one that is nearly always black tells little of its own
+        std = np.maximum(std, 0.1 * std.max())
     return IWAE(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
@@ -165,7 +142,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         k=settings.k,
         likelihood=settings.likelihood,
         estimator=settings.estimator,
-        data_moments=(dataset.train_mean, dataset.train_std),
+        data_moments=(dataset.train_mean, std),
         seed=experiment.seed,
     )
 
@@ -184,7 +161,14 @@ def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     return start
 
 
-def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder: Folder, signals: Signals) -> None:
+def _train(
+    experiment: Experiment,
+    dataset: loading.Dataset,
+    model: IWAE,
+    folder: Folder,
+    signals: Signals,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
     stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
     try:
         with signals.deferred():
@@ -201,11 +185,12 @@ def _train(experiment: Experiment, dataset: loading.Dataset, model: IWAE, folder
                 beta_warmup_epochs=experiment.model.beta_warmup_epochs,
                 stop_requested=lambda: signals.received is not None,
                 run=_identity(experiment, dataset),
+                others=callbacks,
             )
     except training.StopRequested:
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"
         print(f"stopped; a checkpoint is in {folder.checkpoints}: {same} continues", file=sys.stderr)
-        raise Interrupted(signals.received or signal.SIGTERM) from None
+        raise Interrupted(signals.received or signal.SIGTERM, told=True) from None
     except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
         raise RunError(f"{error} (run {folder})") from None
     with tempfile.TemporaryDirectory() as place:  # HDF5 ends the process when a disk is full; our writer does not
@@ -263,6 +248,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
             style.save_all(drawn, run.folder.plots)  # before the entries, by which the task counts as done
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
+            print(*module.told(entries), sep="\n")
     return run
 
 
@@ -287,6 +273,14 @@ def _evaluated(run: Run) -> Run:
         results[split][WEIGHTS] = run.folder.recorded_checksum()
         results[split]["binarization"] = hashlib.sha256(np.packbits(images == 1).tobytes()).hexdigest()[:16]
         likelihoods |= {split: arrays["log_likelihood_bound"], f"{split}_numbers": numbers}
+    more = [
+        f"L_{before['k']} of {before['examples']} {split} examples"
+        for split, before in run.evaluation.items()
+        if split not in results or any(before[name] > results[split][name] for name in ("k", "examples"))
+    ]
+    if more:
+        aside = run.folder.move_aside(run.folder.evaluation_json, run.folder.likelihoods)
+        print(f"{', '.join(more)}: kept in {aside}")
     run.folder.write_likelihoods(likelihoods, results.get("test", {}).get("binarization", ""))
     return run.with_evaluation(results)
 

@@ -168,11 +168,10 @@ class GaussianLayer(Network):
         hidden_units: sizes of the tanh layers.
         units: D.
         seeds: where the initial weights come from.
-        mean, std: [D] or None. What the layer gives before it is trained, when it stands for the data: starting at the
-            data's own mean and scale, with weights of the scale at zero, the density can neither overflow nor underflow
-            in the first updates.
+        of_data: it stands for the data. The weights of the scale then start at zero, so that it is one and the density
+            can neither overflow nor underflow in the first updates.
 
-    Without hidden layers the weights of the scale start at zero as well: nothing would bound the exponent.
+    Without hidden layers they start at zero as well: nothing would bound the exponent.
     """
 
     def __init__(
@@ -180,18 +179,13 @@ class GaussianLayer(Network):
         hidden_units: Sequence[int],
         units: int,
         seeds: np.random.SeedSequence,
-        mean: np.ndarray | None = None,
-        std: np.ndarray | None = None,
+        of_data: bool = False,
         **kwargs: Any,
     ):
         super().__init__(hidden_units, seeds, **kwargs)
-        self.mean = Dense(units, kernel_initializer=glorot(seeds), bias_initializer=_constant(mean), name="mean")
-        self.log_std = Dense(
-            units,
-            kernel_initializer=glorot(seeds) if std is None and hidden_units else "zeros",
-            bias_initializer=_constant(None if std is None else np.log(std)),
-            name="log_std",
-        )
+        self.mean = Dense(units, kernel_initializer=glorot(seeds), name="mean")
+        flat = of_data or not hidden_units
+        self.log_std = Dense(units, kernel_initializer="zeros" if flat else glorot(seeds), name="log_std")
 
     def heads(self) -> list[keras.layers.Layer]:
         return [self.mean, self.log_std]
@@ -268,12 +262,11 @@ def tanh_networks(
     hidden_units: Sequence[Sequence[int]],
     likelihood: str,
     mean: np.ndarray | None,
-    std: np.ndarray | None,
     seed: int,
 ) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
     """The paper's encoder and decoder, each a layer for every stochastic layer, from the data upwards.
 
-    Args: those of `iwae.model.IWAE`; mean and std are the moments of the data, [D] or None.
+    Args: those of `iwae.model.IWAE`; `mean` is that of the data, [D] or None.
     """
     seeds = np.random.SeedSequence(seed)
     encoder = [
@@ -285,16 +278,9 @@ def tanh_networks(
     if likelihood == "bernoulli":
         outermost = BernoulliLayer(below, input_dim, seeds, mean=mean, name="p_x")
     else:
-        outermost = GaussianLayer(below, input_dim, seeds, mean=mean, std=_safe_scale(std, input_dim), name="p_x")
+        outermost = GaussianLayer(below, input_dim, seeds, of_data=True, name="p_x")
     upper = [
         GaussianLayer(hidden[::-1], units, seeds, name=f"p_z{i + 1}")
         for i, (hidden, units) in enumerate(zip(hidden_units[1:], latent_units[:-1], strict=True))
     ]
     return encoder, [outermost, *upper]
-
-
-def _safe_scale(std: np.ndarray | None, input_dim: int) -> np.ndarray:
-    """[D]; a dimension that hardly varies gets a tenth of the largest scale, one without data a scale of one."""
-    if std is None:
-        return np.ones(input_dim, np.float32)
-    return np.maximum(std, 0.1 * std.max()) if std.max() > 0 else np.ones_like(std)

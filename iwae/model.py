@@ -61,8 +61,9 @@ class IWAE(keras.Model):
         k: importance samples an example.
         likelihood: "bernoulli" or "gaussian".
         estimator: name of the gradient estimator (`iwae.estimators`).
-        data_moments: mean and standard deviation, [D] each, of the training data; they set the initial bias of the
-            outermost layer. None: not known.
+        data_moments: mean and standard deviation, [D] each, of the training data. Under a Gaussian likelihood the
+            networks see and give data that are standardized by them; what the model gives, densities too, is of the
+            data as they are. Under a Bernoulli likelihood they set the first bias of the pixels. None: not known.
         network: None for the tanh layers of `hidden_units`, or networks of your own: an encoder and a decoder, Keras
             layers or models, for several stochastic layers a list of each, from the data upwards. An encoder gives the
             mean and the log standard deviation of q, [N, I] -> two of [N, D_l]; so does a decoder, but for the
@@ -120,9 +121,16 @@ class IWAE(keras.Model):
                 raise ValueError(f"data_moments: expected a {name} of shape ({input_dim},), got {values.shape}")
         # A variable, so that a warm-up of beta does not compile the training step anew.
         self.beta = self.add_weight(shape=(), initializer="ones", trainable=False, name="beta")
+        if likelihood == "gaussian":  # variables, so that they are saved with the weights
+            self.data_mean = self.add_weight(shape=(input_dim,), initializer="zeros", trainable=False, name="data_mean")
+            self.data_std = self.add_weight(shape=(input_dim,), initializer="ones", trainable=False, name="data_std")
+            if mean is not None and std is not None:
+                varies = std > np.finfo(np.float32).eps * np.abs(mean)  # not by rounding alone
+                self.data_mean.assign(mean)
+                self.data_std.assign(np.where(varies, std, 1.0))
         if network is None:
             self.encoder, self.decoder = layers.tanh_networks(
-                input_dim, self.latent_units, hidden_units, likelihood, mean, std, seed
+                input_dim, self.latent_units, hidden_units, likelihood, mean, seed
             )
         else:
             self.encoder, self.decoder = ([part] if callable(part) else list(part) for part in network)
@@ -164,6 +172,23 @@ class IWAE(keras.Model):
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
+    def standardized(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., D] as the networks see it: under a Gaussian likelihood less `data_mean`, over `data_std`."""
+        return x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
+
+    def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and log standard deviation of q(z_1 | x): x [n, D] -> two of [n, D_1]."""
+        return self.encoder[0](self.standardized(x))
+
+    def likelihood_parameters(self, z: tf.Tensor) -> Any:
+        """Of p(x | z_1), z_1 [..., D_1]: logits [..., D], or for real numbers mean and log standard deviation."""
+        flat = self.decoder[0](tf.reshape(z, [-1, z.shape[-1]]))
+        if self.likelihood == "gaussian":
+            mean, log_std = flat
+            flat = self.data_mean + self.data_std * mean, log_std + tf.math.log(self.data_std)
+        shape = tf.concat([tf.shape(z)[:-1], [self.input_dim]], axis=0)
+        return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
+
     def draw_noise(self, k: int, batch: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal noise for every stochastic layer: [k, batch, D_l], from the data upwards."""
         return [rng.normal([k, batch, units], rng.fold(seed, i + 1)) for i, units in enumerate(self.latent_units)]
@@ -186,7 +211,7 @@ class IWAE(keras.Model):
         """
         k = noise[0].shape[0]
         posterior, samples, drawn, log_posterior = [], [], [], []
-        below = sampled_below = x
+        below = sampled_below = self.standardized(x)
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
             mean, log_std = _apply(encoder, sampled_below)
             sampled_below = mean + tf.exp(log_std) * epsilon
@@ -227,7 +252,8 @@ class IWAE(keras.Model):
         """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
         outermost = self.decoder[0]
         if self.likelihood == "gaussian":
-            return layers.gaussian_log_prob(x, *_apply(outermost, z))
+            log_prob = layers.gaussian_log_prob(self.standardized(x), *_apply(outermost, z))
+            return log_prob - tf.reduce_sum(tf.math.log(self.data_std))
         if isinstance(outermost, layers.BernoulliLayer):  # with gradients of its own
             return outermost.log_prob(x, z)
         return layers.bernoulli_log_prob_of_logits(x, _apply(outermost, z))
@@ -243,7 +269,7 @@ class IWAE(keras.Model):
     def encode(self, x: ArrayLike, k: int, seed: Seed) -> list[tf.Tensor]:
         """Samples z_l [k, B, D_l] of every stochastic layer from q(z | x), x [B, D], from the data upwards."""
         x = self._checked(x)
-        samples, below = [], x
+        samples, below = [], self.standardized(x)
         for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
             mean, log_std = _apply(encoder, below)
             below = mean + tf.exp(log_std) * epsilon
@@ -254,7 +280,7 @@ class IWAE(keras.Model):
         """p(x | z_1) for z_1 [..., D_1]: a TensorFlow Probability distribution over [D] with batch shape [...]."""
         import tensorflow_probability as tfp  # two seconds to import, and nothing else here needs it
 
-        parameters = self._decode(z)
+        parameters = self.likelihood_parameters(z)
         if self.likelihood == "bernoulli":
             return tfp.distributions.Independent(tfp.distributions.Bernoulli(logits=parameters, dtype=tf.float32), 1)
         mean, log_std = parameters
@@ -262,7 +288,7 @@ class IWAE(keras.Model):
 
     def decode_mean(self, z: tf.Tensor) -> tf.Tensor:
         """E[x | z_1]: z_1 [..., D_1] -> [..., D]; for Bernoulli pixels their probabilities."""
-        parameters = self._decode(z)
+        parameters = self.likelihood_parameters(z)
         return tf.sigmoid(parameters) if self.likelihood == "bernoulli" else parameters[0]
 
     def sample(self, n: int, seed: Seed = None) -> tf.Tensor:
@@ -281,11 +307,6 @@ class IWAE(keras.Model):
             z = mean + tf.exp(log_std) * rng.normal(mean.shape, rng.fold(seed, i))
         return z
 
-    def _decode(self, z: tf.Tensor) -> Any:
-        flat = self.decoder[0](tf.reshape(z, [-1, z.shape[-1]]))
-        shape = tf.concat([tf.shape(z)[:-1], [self.input_dim]], axis=0)
-        return tf.nest.map_structure(lambda values: tf.reshape(values, shape), flat)
-
     def _checked(self, x: ArrayLike) -> tf.Tensor:
         images = tf.convert_to_tensor(x)
         if images.shape.rank is not None:  # Keras forgets it where images of several shapes were used
@@ -299,7 +320,8 @@ class IWAE(keras.Model):
     def check(self, x: ArrayLike, stacklevel: int = 2) -> None:
         """Looks at images before they are used: [n, D], or [n, ...] with D numbers each.
 
-        Warns, `stacklevel` calls up, of grey values under a Bernoulli likelihood, which takes them without complaint.
+        Warns, `stacklevel` calls up, of grey values under a Bernoulli likelihood, which takes them without complaint,
+        and of real numbers far from the scale that a model without `data_moments` is made for.
 
         Raises:
             ValueError: there are none, or they have another shape or values that the likelihood does not have.
@@ -311,7 +333,16 @@ class IWAE(keras.Model):
         low, high = values.min(), values.max()
         if not np.isfinite(low) or not np.isfinite(high):
             raise ValueError(f"x: expected finite numbers, got {low if np.isnan(low) or np.isinf(low) else high}")
-        if self.likelihood != "bernoulli":
+        if self.likelihood == "gaussian":
+            flat = values.reshape(len(values), -1)
+            size = np.sqrt(np.mean(np.square(flat, dtype=np.float64), axis=0))
+            as_given = np.all(self.data_mean == 0) and np.all(self.data_std == 1)
+            if as_given and len(flat) > 1 and (size.max() > 10 or size.max() < 0.1):
+                warnings.warn(
+                    "x: expected data of mean 0 and standard deviation 1 without data_moments, got values of the order "
+                    f"{size.max():.3g}; IWAE(..., data_moments=(x.mean(0), x.std(0))) standardizes them",
+                    stacklevel=stacklevel,
+                )
             return
         if low < 0 or high > 1:
             hint = " (divide grey values by 255)" if low >= 0 and high <= 255 else ""
@@ -341,7 +372,15 @@ class IWAE(keras.Model):
     # ---- training --------------------------------------------------------------------------------------------------
 
     def compile(self, *args: Any, jit_compile: bool = True, **kwargs: Any) -> None:
-        """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it."""
+        """As in Keras, but through XLA unless told otherwise: the loop over updates is several times faster in it.
+
+        Raises:
+            ValueError: for a loss or metrics, which would be of no effect.
+        """
+        given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if given.get(name) is not None:
+                raise ValueError(f"{name}: expected none, for the bound `objective` is maximized, got {given[name]!r}")
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

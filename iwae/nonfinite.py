@@ -62,7 +62,7 @@ class Watch(keras.callbacks.Callback):
     def _advice(self) -> str:
         images = self._network.images
         assert isinstance(images, batches.ResidentImages)
-        largest = float(tf.reduce_max(tf.abs(tf.cast(images.values, tf.float32))))
+        largest = float(tf.reduce_max(tf.abs(self._network.standardized(tf.cast(images.values, tf.float32)))))
         if not math.isfinite(largest):
             return "the training data hold values that are not finite"
         if largest > LARGE_DATA and not images.stochastic:

@@ -1,13 +1,8 @@
-"""How long training lasts and at which learning rate: functions of `config.Training` alone."""
+"""At which learning rate training goes: functions of `config.Training` alone."""
 
 import keras
 
 from iwae.config import Training
-
-
-def epochs(settings: Training) -> int:
-    """Passes over the data: `epochs`, or all of the paper's stages, (3^stages - 1) / 2."""
-    return settings.epochs if settings.epochs is not None else (3**settings.stages - 1) // 2
 
 
 def learning_rate(settings: Training, epoch: int) -> float:
@@ -29,7 +24,7 @@ def cosine(settings: Training, updates: int) -> keras.optimizers.schedules.Cosin
     warmup = settings.warmup_epochs * updates
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else settings.learning_rate,
-        decay_steps=epochs(settings) * updates - warmup,
+        decay_steps=settings.passes * updates - warmup,
         warmup_target=settings.learning_rate if warmup else None,
         warmup_steps=warmup,
     )

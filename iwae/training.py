@@ -11,7 +11,7 @@ import functools
 import gc
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -38,6 +38,7 @@ def train(
     beta_warmup_epochs: int = 0,
     stop_requested: Callable[[], bool] = lambda: False,
     run: str = "",
+    others: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains `model` under `config.Training`, or continues it from the newest checkpoint in `folder`.
 
@@ -53,13 +54,14 @@ def train(
         beta, beta_warmup_epochs: weight of the KL term, reached linearly from 0 over so many epochs.
         stop_requested: asked after every block; once it says so, a checkpoint is written and training stops.
         run: says which run this is; a checkpoint of another one is refused.
+        others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates.
 
     Raises:
         NonFiniteBound: at the update where the bound is not finite; the last checkpoint stays.
         StopRequested: `stop_requested` said so; everything is saved.
         CheckpointError: there are checkpoints that this run cannot be continued from.
     """
-    updates, total = math.ceil(len(images) / batch), schedule.epochs(settings)
+    updates, total = math.ceil(len(images) / batch), settings.passes
     state = State(len(images), batch, rows=batches.rows_of_blocks(updates, settings.updates_per_call))
     model.hold(batches.ResidentImages(images, stochastic))
     adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
@@ -106,6 +108,7 @@ def train(
             callbacks.Progress(state, bar),
             callbacks.Log(state, folder.log),
             curves,
+            *others,
             checkpoints,
         ]
         if settings.schedule != "cosine":

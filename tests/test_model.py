@@ -1,5 +1,7 @@
 """The model against its NumPy twin (reference.py), its gradients against eq. 14, and its use as a Keras model."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -205,6 +207,38 @@ def test_a_gaussian_model_starts_with_a_density_of_the_data(mean, std):
     assert np.all(np.abs(bound + entropy) < 20 + D)  # a few nats of mean squares and KL
 
 
+def test_a_gaussian_model_gives_densities_of_the_data_as_they_are(tmp_path):
+    """It is the model of standardized data, and Jacobian; the moments are saved with the weights."""
+    mean, std = np.linspace(-50, 90, D), np.geomspace(0.1, 1000, D)
+    model = make(likelihood="gaussian", data_moments=(mean, std))
+    standard = make(likelihood="gaussian")
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = make(likelihood="gaussian", seed=5)
+    again.load_weights(tmp_path / "model.weights.h5")
+    z = data("gaussian").numpy()
+    x = (mean + std * z).astype(np.float32)
+    for each in (model, again):
+        log_weights = each.log_weights(x, K, (1, 2))
+        np.testing.assert_allclose(log_weights, standard.log_weights(z, K, (1, 2)) - np.log(std).sum(), rtol=1e-3)
+        (latents,) = each.encode(x, K, (1, 2))
+        np.testing.assert_allclose(latents, standard.encode(z, K, (1, 2))[0], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(each.decode(latents).log_prob(x), each.log_likelihood(x, latents), rtol=1e-3)
+        np.testing.assert_allclose(
+            each.sample(4, (0, 1)), mean + std * standard.sample(4, (0, 1)), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            each.posterior_parameters(x)[0], standard.posterior_parameters(z)[0], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_real_numbers_far_from_unit_scale_without_moments_are_warned_of():
+    x = 30 + data("gaussian").numpy()
+    with pytest.warns(UserWarning, match=r"x: expected data of mean 0 .* got values of the order 30.*data_moments=\("):
+        make(likelihood="gaussian").check(x)
+    make(likelihood="gaussian", data_moments=(x.mean(axis=0), x.std(axis=0))).check(x)
+    make(likelihood="gaussian").check(x - 30)
+
+
 def test_wrong_arguments_are_refused_in_one_line():
     wrong = [
         ({"input_dim": 0}, r"input_dim: expected an integer >= 1, got 0"),
@@ -335,7 +369,16 @@ def test_grey_values_are_told_with_a_remedy(fitted):
 
 def test_any_numbers_suit_a_gaussian_likelihood():
     model = make(likelihood="gaussian")
-    model.check(255 * images())
+    model.check(images() - 2)
+
+
+@pytest.mark.parametrize("given", [{"loss": "mse"}, {"metrics": ["mae"]}, {"weighted_metrics": ["mae"]}])
+def test_a_loss_or_metrics_are_refused(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=re.escape(f"{name}: expected none, for the bound")):
+        make().compile(optimizer="adam", **given)
+    with pytest.raises(ValueError, match="^loss: expected none, .* got 'mse'"):
+        make().compile("adam", "mse")
 
 
 def test_weights_of_examples_are_refused(fitted):

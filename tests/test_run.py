@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -19,8 +20,8 @@ from iwae.data import loading
 from iwae.evaluation import importance_sample
 from iwae.experiment import build_model
 from iwae.runs import log
-from iwae.runs.folder import Folder
-from iwae.runs.run import _SEEDS, prepared_images
+from iwae.runs.folder import Folder, RunError
+from iwae.runs.run import _SEEDS, finished, load_data, prepared_images
 
 ROOT = Path(iwae.__file__).parents[1]
 DEFAULT = iwae.Experiment(
@@ -114,6 +115,132 @@ def test_tasks_asked_for_are_done_again_and_no_others(done):
     assert after["evaluation.json"][1] == before["evaluation.json"][1]  # the same seed gives the same numbers
     iwae.run(result.experiment)  # and asked for as before, it is the finished run it was
     assert changed(after, state(folder)) <= {"experiment.json", ".lock"}
+
+
+def test_a_finished_run_answers_without_tensorflow(done):
+    """So is a changed parameter refused."""
+    result, _ = done
+    program = (
+        "import sys; from iwae import config; from iwae.cli import running\n"
+        "given = config.from_json(sys.argv[1])\n"
+        "print(running.execute([given]), running.execute([config.replace(given, {'model.k': 3})]))\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    words = [sys.executable, "-c", program, config.to_json(result.experiment)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{result.summary()}\n0 2\n[]\n"
+    assert "model.k was 2, is 3" in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_finished_run_of_a_file_that_changed_is_refused_without_tensorflow(tmp_path):
+    """The file is as `Data.name` has it: the results are not of what is in it now."""
+    np.savez(tmp_path / "own.npz", x_train=np.eye(20, 4, dtype=np.uint8), x_test=np.eye(4, dtype=np.uint8))
+    made = experiment(tmp_path, **{"data.name": str(tmp_path / "own.npz"), "data.batch_size": 5, "tasks": ["train"]})
+    folder = Folder(made.run_dir)
+    folder.path.mkdir()
+    folder.write_experiment(made, {"dataset_fingerprint": load_data(made).fingerprint})
+    folder.write_weights(b"weights")
+    assert finished(made) == f"tiny (own, IWAE, k = 2): {folder}"
+    np.savez(tmp_path / "own.npz", x_train=1 - np.eye(20, 4, dtype=np.uint8), x_test=np.eye(4, dtype=np.uint8))
+    with pytest.raises(RunError, match="expected the data that the run was trained on"):
+        finished(made)
+    assert finished(config.replace(made, {"tasks": ["train", "evaluate"]})) is None
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """The experiment and the folder of a copy of the run."""
+    result, folder = done
+    shutil.copytree(folder, tmp_path / "tiny")
+    return config.replace(result.experiment, {"results_dir": str(tmp_path)}), tmp_path / "tiny"
+
+
+def test_an_evaluation_with_fewer_samples_does_not_replace_one_with_more(copied, capsys):
+    made, folder = copied
+    before = state(folder)
+    less = iwae.run(config.replace(made, {"tasks": ("evaluate",), "evaluation.k": 2, "evaluation.examples": 30}))
+    assert less.evaluation["test"]["k"] == 2
+    after = state(folder)
+    for name in ("evaluation.json", "likelihoods.npz"):
+        assert after[f"overwritten-1/{name}"][1] == before[name][1] != after[name][1]
+    assert f"L_5 of 20 test examples: kept in {folder / 'overwritten-1'}\n" in capsys.readouterr().out
+    iwae.run(config.replace(made, {"tasks": ("evaluate",), "evaluation.examples": 30}))  # more of both
+    assert not (folder / "overwritten-2").exists()
+
+
+def test_a_task_with_its_own_parameters_leaves_the_run_as_it_is(copied, capsys):
+    made, folder = copied
+    few = {"evaluation.k": 3, "evaluation.tightness_examples": 2, "evaluation.ais_steps": 2, "evaluation.snr_k": [1, 2]}
+    few |= {"evaluation.snr_samples": 8, "evaluation.posterior_inputs": [0, 1], "tasks": ("tightness", "snr")}
+    test = iwae.run(config.replace(made, few)).evaluation["test"]
+    assert (test["k"], test["ais"]["k"]) == (5, 3)
+    out = capsys.readouterr().out
+    assert re.search(r"tightness, 2 test examples, in nats:\n  L_3 -\d+\.\d\d \+- .*annealed.*\n.*L_3.*\n  Pareto", out)
+    assert re.search(r"gradient, 2 test examples:\n  estimator +k = +1 +2\n  reparameterized +encoder +\d", out)
+    assert finished(made) is not None  # nothing is left to do: no L_5000 is measured anew
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {},
+        {"schedule": "multistep", "milestones": [1, 3], "epochs": 2},
+        {"schedule": "constant", "epochs": 2, "optimizer": "rotated_adam"},
+    ],
+)
+def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
+    short = {f"training.{name}": value for name, value in schedule.items()} | {"tasks": ("train", "evaluate")}
+    longer = short | {"training.epochs": 4} if schedule else short | {"training.stages": 2}
+    first = iwae.run(experiment(tmp_path, **short))
+    before, folder = state(first.folder.path), first.folder.path
+    on = iwae.run(experiment(tmp_path, **longer))
+    once = iwae.run(experiment(tmp_path / "at once", **longer))
+    for one, two in zip(on.model.variables, once.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    nll, at_once, of_first = (result.evaluation["test"]["nll"] for result in (on, once, first))
+    assert nll == at_once != of_first
+    assert [row["train_bound"] for row in log.read(on.folder.log)] == [
+        row["train_bound"] for row in log.read(once.folder.log)
+    ]
+    name = "epochs was 2, is 4" if schedule else "stages was 1, is 2"
+    (change,) = on.folder.environment()["changed_parameters"]
+    assert re.fullmatch(rf"after update \d+: training\.{name}", change)
+    for name in ("model.weights.h5", "evaluation.json"):
+        assert state(folder)[f"overwritten-1/{name}"][1] == before[name][1]
+    assert finished(experiment(tmp_path, **longer)) is not None
+
+
+def test_a_run_that_cannot_be_trained_on_says_what_to_do(copied):
+    made, folder = copied
+    shutil.rmtree(folder / "checkpoints")
+    before = state(folder)
+    words = (
+        r"cannot be trained on \(training.stages was 1, is 2\): .*checkpoints has no checkpoint; .*start-from .*tiny,"
+    )
+    with pytest.raises(iwae.ConfigError, match=words):
+        iwae.run(config.replace(made, {"training.stages": 2}))
+    folder = Folder(folder)
+    cosine = {"training.schedule": "cosine", "training.epochs": 1}
+    folder.write_experiment(config.replace(made, cosine), folder.environment())
+    with pytest.raises(iwae.ConfigError, match=r"epochs was 1, is 2\): its schedule 'cosine' ended at zero; choose"):
+        iwae.run(config.replace(made, cosine | {"training.epochs": 2}))
+    assert changed(before, state(folder.path)) <= {".lock", "experiment.json"}
+    with pytest.raises(iwae.ConfigError, match=r"holds a run with other parameters"):  # shorter
+        iwae.run(config.replace(made, {"training.epochs": 1, "training.schedule": "constant"}))
+
+
+def test_callbacks_are_called_in_training(tmp_path):
+    class Epochs(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.bounds = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.bounds.append(logs["valid_bound"])
+
+    epochs, made = Epochs(), experiment(tmp_path, **{"tasks": ["train"], "training.stages": 2})
+    result = iwae.run(made, callbacks=[epochs])
+    assert epochs.bounds == [row["valid_bound"] for row in log.read(result.folder.log)] and len(epochs.bounds) == 4
 
 
 def test_a_run_is_loaded(done):
@@ -226,6 +353,12 @@ def test_a_refused_command_leaves_no_folder(tmp_path):
     with pytest.raises(iwae.ConfigError, match="no such file"):
         iwae.run(experiment(tmp_path, **{"data.name": str(tmp_path / "missing.npz")}))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(iwae.ConfigError, match="no such file"):
+        iwae.run(experiment(tmp_path / "new" / "results", **{"data.name": str(tmp_path / "missing.npz")}))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -25,7 +25,7 @@ from iwae.runs.folder import Folder
 def test_the_paper_s_schedule():
     """Stages of 1, 3, 9, ..., 2187 epochs, 3280 in all, at 0.001 * 10^(-i/7)."""
     settings = config.Training()
-    assert schedule.epochs(settings) == 3280
+    assert settings.passes == 3280
     rates = [schedule.learning_rate(settings, epoch) for epoch in range(3280)]
     stages = [(rate, len(list(group))) for rate, group in itertools.groupby(rates)]
     assert [length for _, length in stages] == [1, 3, 9, 27, 81, 243, 729, 2187]
@@ -42,13 +42,13 @@ def test_rates_on_both_sides_of_each_border(stage):
 
 def test_other_schedules():
     constant = config.Training(schedule="constant", epochs=9, learning_rate=0.02)
-    assert schedule.epochs(constant) == 9
+    assert constant.passes == 9
     assert [schedule.learning_rate(constant, epoch) for epoch in (0, 8)] == [0.02, 0.02]
     steps = config.Training(schedule="multistep", epochs=9, learning_rate=0.02, milestones=(2, 5), gamma=0.1)
     rates = [schedule.learning_rate(steps, epoch) for epoch in range(9)]
     np.testing.assert_allclose(rates, [0.02] * 2 + [0.002] * 3 + [0.0002] * 4)
-    assert schedule.epochs(config.Training(stages=4)) == 40
-    assert schedule.epochs(config.Training(stages=4, epochs=7)) == 7
+    assert config.Training(stages=4).passes == 40
+    assert config.Training(stages=4, epochs=7).passes == 7
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
@@ -60,7 +60,7 @@ def test_the_cosine_rises_if_told_to_and_ends_at_zero(warmup):
     np.testing.assert_allclose(rates[: start + 1], np.linspace(0 if warmup else 0.02, 0.02, start + 1), rtol=1e-5)
     falling = 0.01 * (1 + np.cos(np.pi * np.arange(10 * updates + 1 - start) / (10 * updates - start)))
     np.testing.assert_allclose(rates[start:], falling, atol=1e-8)
-    assert schedule.epochs(settings) == 10
+    assert settings.passes == 10
 
 
 # ---- order ----

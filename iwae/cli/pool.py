@@ -93,7 +93,7 @@ class Pool:
                     child.send(signal.SIGTERM)
         self._tell_the_end()
         if self._signals:
-            raise Interrupted(self._signals[0])
+            raise Interrupted(self._signals[0], told=True)
         return 1 if any(job.state == "failed" for job in self._jobs) else 0
 
     def _at_work(self) -> list[Child]:
@@ -178,7 +178,7 @@ class Pool:
         done = sum(job.state == "done" for job in self._jobs)
         with contextlib.suppress(OSError):
             self._live.clear()
-            print(*table.lines(self._rows()), sep="\n")
+            print(*table.lines(self._rows(), ended=True), sep="\n")
             going_on = "; the same command continues" if self._signals else ""
             print(f"== {done} of {len(self._jobs)} runs are done{going_on}", flush=True)
             for job in self._jobs:

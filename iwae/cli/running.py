@@ -3,6 +3,7 @@
 Imported when something is to be run, since it needs NumPy; TensorFlow comes with `iwae.run`.
 """
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from iwae import device
 from iwae.cli.pool import Pool, cores, one_line
 from iwae.config import ConfigError, Experiment
 from iwae.runs.folder import RunError
+from iwae.runs.run import finished
 
 
 def execute(experiments: Sequence[Experiment], workers: int = 1, threads: int | None = None) -> int:
@@ -28,11 +30,17 @@ def execute(experiments: Sequence[Experiment], workers: int = 1, threads: int | 
         if len(experiments) > 1:
             threads = threads or max(1, cores() // workers)
             return Pool(experiments, functools.partial(run, threads=threads), workers).run()
+        if (told := finished(experiments[0])) is not None:
+            print(told)
+            return 0
         (run if threads is None else functools.partial(run, threads=threads))(experiments[0])
     except (ConfigError, RunError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt as error:
+        if not getattr(error, "told", False):
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print("\nstopped; the same command continues", file=sys.stderr)
         return getattr(error, "exit_status", 130)
     return 0
 

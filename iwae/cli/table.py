@@ -7,26 +7,31 @@ from collections.abc import Sequence
 
 from iwae.config import Experiment
 from iwae.runs import log
-from iwae.runs.folder import Folder
+from iwae.runs.folder import Folder, RunError
 
 EPOCHS_OF_THE_TIME_LEFT = 5  # it is judged from so many of the last
 _COLUMNS = "{:<9} {:>9} {:>9} {:>8} {:>7}"  # after the name
 
 
-def lines(runs: Sequence[tuple[Experiment, str]], width: int = 80, height: int | None = None) -> list[str]:
+def lines(
+    runs: Sequence[tuple[Experiment, str]], width: int = 80, height: int | None = None, ended: bool = False
+) -> list[str]:
     """A header and a line a run, each shorter than `width`.
 
     Args:
         runs: the experiments, and how it stands with each in a word.
         height: the most lines; runs that work come first then, and the last line counts the others.
+        ended: what was measured on the test examples stands in the place of speed and time left.
     """
     shown = list(runs)
     if height is not None and len(runs) + 1 > height:
         at_work = {"training", "elsewhere", "failed"}
         shown = sorted(runs, key=lambda run: run[1] not in at_work)[: max(height - 2, 1)]
     names = max(width - 2 - len(_COLUMNS.format(*[""] * 5)), 8)
-    found = [_row("run", names, ["", "epoch", "bound", "images/s", "left"])]
-    found += [_row(experiment.name, names, _cells(experiment, state)) for experiment, state in shown]
+    found = [_row("run", names, ["", "epoch", "bound", *(("NLL", "+-") if ended else ("images/s", "left"))])]
+    for experiment, state in shown:
+        cells = _cells(experiment, state)
+        found.append(_row(experiment.name, names, [*cells[:3], *_measured(experiment)] if ended else cells))
     if len(shown) < len(runs):
         states = [state for _, state in runs]
         found.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))[: width - 1])
@@ -66,8 +71,7 @@ def _cells(experiment: Experiment, state: str) -> list[str]:
         rows = log.read(Folder(experiment.run_dir).log)
     except (OSError, ValueError):  # the run itself tells
         rows = []
-    training = experiment.training
-    total = training.epochs if training.epochs is not None else (3**training.stages - 1) // 2
+    total = experiment.training.passes
     if not rows:
         return [state, f"0/{total}", "", "", ""]
     last, recent = rows[-1], [row["seconds"] for row in rows[-EPOCHS_OF_THE_TIME_LEFT:]]
@@ -78,6 +82,14 @@ def _cells(experiment: Experiment, state: str) -> list[str]:
     left = (total - epoch) * sum(recent) / len(recent) if state in ("training", "elsewhere") else 0
     speed = f"{last['images_per_second']:,.0f}"
     return [state, f"{epoch}/{total}", f"{bound:.2f}", speed, _time(left) if left else ""]
+
+
+def _measured(experiment: Experiment) -> list[str]:
+    try:
+        test = Folder(experiment.run_dir).current_evaluation()["test"]
+    except (OSError, RunError, KeyError):
+        return ["", ""]
+    return [f"{test['nll']:.2f}", f"{test['nll_stderr']:.2f}"]
 
 
 def _time(seconds: float) -> str:

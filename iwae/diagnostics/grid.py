@@ -95,7 +95,7 @@ def on_grid(
 def _on_grid(
     model: IWAE, log_joint: LogJoint, image: np.ndarray, seed: list[int], ks: Sequence[int], points: int
 ) -> GridPosterior:
-    mean, log_std = (values.numpy()[0].astype(np.float64) for values in model.encoder[0](image[None]))
+    mean, log_std = (values.numpy()[0].astype(np.float64) for values in model.posterior_parameters(image[None]))
     std = np.exp(log_std)
 
     def log_q(z: np.ndarray) -> np.ndarray:

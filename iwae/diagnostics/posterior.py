@@ -35,3 +35,15 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
         entry["kl"] = {str(k): [one.kl[k] for one in grids] for k in grids[0].kl}
         made |= posterior_input_of(run, numbers, grids)
     return {"posterior": entry}, made
+
+
+def told(entries: dict[str, Any]) -> list[str]:
+    """What `run` measured, in a line or two for the terminal."""
+    found = entries["posterior"]
+    lines = [
+        f"posterior of {len(found['inputs'])} test examples: R-hat of the chains at most {max(found['r_hat']):.2f}"
+    ]
+    if "kl" in found:
+        means = ", ".join(f"k = {k}: {sum(values) / len(values):.2f}" for k, values in found["kl"].items())
+        lines.append(f"  mean KL divergence of q_IW from the truth, in nats: {means}")
+    return lines

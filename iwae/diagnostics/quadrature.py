@@ -1,7 +1,10 @@
 """Exact quantities of a model with one latent unit and one-dimensional data, by quadrature over the latent unit."""
 
-import keras
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import tensorflow as tf
 
 from iwae.figures.densities import OneDimensional
 from iwae.model import IWAE
@@ -19,7 +22,7 @@ def applies(model: IWAE) -> bool:
 def log_marginal(model: IWAE, x: Array) -> Array:
     """log p(x) = log of the integral of N(z; 0, 1) p(x | z) over z: x [n] -> [n], nats."""
     z = _grid()
-    mean, scale = _conditional(model.decoder[0], z)
+    mean, scale = _conditional(model.likelihood_parameters, z)
     log_step = np.log(z[1] - z[0])
     prior = _log_normal(z, 0.0, 1.0)
     return np.concatenate(
@@ -40,11 +43,11 @@ def one_dimensional(model: IWAE, x: Array, posterior_x: float, reach: float = 4.
         reach: z is shown from -reach to reach.
     """
     z = _grid()
-    mean, scale = _conditional(model.decoder[0], z)
+    mean, scale = _conditional(model.likelihood_parameters, z)
     joint = _log_normal(z, 0.0, 1.0) + _log_normal(posterior_x, mean, scale)
     posterior = np.exp(joint - np.logaddexp.reduce(joint) - np.log(z[1] - z[0]))
-    (q_mean,), (q_scale,) = _conditional(model.encoder[0], np.array([posterior_x]))
-    encoder_mean, encoder_scale = _conditional(model.encoder[0], x)
+    (q_mean,), (q_scale,) = _conditional(model.posterior_parameters, np.array([posterior_x]))
+    encoder_mean, encoder_scale = _conditional(model.posterior_parameters, x)
     shown = np.abs(z) <= reach
     return OneDimensional(
         x=x,
@@ -64,9 +67,9 @@ def _grid() -> Array:
     return np.linspace(-REACH, REACH, POINTS)
 
 
-def _conditional(layer: keras.Layer, inputs: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation [n] that a Gaussian layer of one unit gives for inputs [n]."""
-    mean, log_std = layer(np.asarray(inputs, np.float32)[:, None])
+def _conditional(parameters: Callable[[tf.Tensor], Any], inputs: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation [n] of a Gaussian of one unit for inputs [n]; `parameters` is a method of `IWAE`."""
+    mean, log_std = parameters(tf.constant(inputs, tf.float32)[:, None])
     return np.asarray(mean[:, 0], np.float64), np.exp(np.asarray(log_std[:, 0], np.float64))
 
 

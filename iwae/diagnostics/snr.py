@@ -5,7 +5,7 @@ for the decoder it rises as sqrt(k). Tucker et al. 2018 cure the former (`iwae.e
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,3 +133,13 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     values = {name: dict(zip(("encoder", "decoder"), pair.tolist(), strict=True)) for name, pair in ratios.items()}
     entry = {"inputs": numbers.tolist(), "samples": settings.snr_samples, "k": list(settings.snr_k), **values}
     return {"gradient_snr": entry}, {"gradient_snr": curves.gradient_snr(settings.snr_k, pairs, run.title)}
+
+
+def told(entries: Mapping[str, Any]) -> list[str]:
+    """What `run` measured, as a table for the terminal."""
+    found = entries["gradient_snr"]
+    rows = [("estimator", "k =", *map(str, found["k"]))]
+    for name in (name for name in estimators.ESTIMATORS if name in found):
+        rows += [(name, part, *(f"{value:.3g}" for value in found[name][part])) for part in ("encoder", "decoder")]
+    lines = ["  " + f"{name:<21}{part:<8}" + "".join(f"{cell:>8}" for cell in cells) for name, part, *cells in rows]
+    return [f"signal to noise of the gradient, {len(found['inputs'])} test examples:", *lines]

@@ -221,6 +221,20 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     return summarize(values, bracket, settings), _figures(values, run.title, settings.k)
 
 
+def told(entries: Mapping[str, Any]) -> list[str]:
+    """What `run` measured, in a few lines for the terminal."""
+    ais, bracket, k_hat = (entries[name] for name in ("ais", "bidirectional", "pareto_k"))
+    of_k = "" if k_hat["median"] is None else f"median {k_hat['median']:.2f}, largest {k_hat['largest']:.2f}, "
+    return [
+        f"tightness, {ais['examples']} test examples, in nats:",
+        f"  L_{ais['k']} {ais['L_k']:.2f} +- {ais['L_k_stderr']:.2f}; annealed importance sampling "
+        f"{ais['log_likelihood']:.2f} +- {ais['stderr']:.2f} ({ais['steps']} steps, {ais['chains']} chains)",
+        f"  on simulated examples log p(x) is from {bracket['lower']:.2f} to {bracket['upper']:.2f}, "
+        f"L_{bracket['k']} {bracket['L_k']:.2f}",
+        f"  Pareto k-hat: {of_k}above {TRUSTED} for {k_hat['share_above_0.7']:.0%} of the examples",
+    ]
+
+
 def _figures(values: Mapping[str, np.ndarray], title: str, k: int) -> dict[str, Figure]:
     """The figure of the images whose numbers are finite; {} and a warning if it cannot be: the numbers took hours."""
     drawn = np.all([np.isfinite(array) for name, array in values.items() if name != "k_hat"], axis=0)

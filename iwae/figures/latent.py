@@ -161,8 +161,12 @@ def latent_space_of(run: Run) -> dict[str, Figure]:
         suffix, title = of_layer(run, i)
         for (name, kind), plane in zip(kinds.items(), planes, strict=True):
             figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(plane, labels, title, kind, axis_labels)
-    threshold = run.experiment.evaluation.active_unit_threshold
-    return figures | {LAST_PLOT: active_units(evaluation.activity(means), threshold, run.title)}
+    settings = run.experiment.evaluation
+    if settings.examples is not None:  # the units are counted on the examples that are evaluated
+        chosen = evaluation.spread(len(test), settings.examples)
+        means = evaluation.posterior_means(run.model, test[chosen], seed)
+    variances = evaluation.activity(means)
+    return figures | {LAST_PLOT: active_units(variances, settings.active_unit_threshold, run.title)}
 
 
 def of_layer(run: Run, i: int) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
 LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
+LENGTHS = ("training.stages", "training.epochs")
 WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
 
 
@@ -197,20 +198,24 @@ class Folder:
         if experiment.overwrite or "train" not in experiment.tasks or not self.weights_are_whole():
             return False
         experiment = self.with_kept_parameters(experiment)
-        self.check_same_parameters(experiment)
+        if self.check_same_parameters(experiment):  # to be trained longer
+            return False
         try:
             return not self.tasks_left(experiment)
         except RunError:  # damaged: it is told, and made anew
             return False
 
-    def with_kept_parameters(self, experiment: Experiment) -> Experiment:
-        """The experiment, with the parameters of tasks that are not asked for as they are here."""
+    def with_kept_parameters(self, experiment: Experiment, of_others: bool = False) -> Experiment:
+        """The experiment, with the parameters of tasks that are not asked for as they are here.
+
+        `of_others`: also those of which another task is the first owner; a task writes down which it was done with.
+        """
         if not self.is_run():
             return experiment
         asked = set(experiment.tasks)
         found = differences(self.read_experiment(), experiment)
-        of_tasks = config.TASK_PARAMETERS
-        kept = {name: here for name, here, _ in found if name in of_tasks and not asked & set(of_tasks[name])}
+        owners = {name: set(tasks[:1] if of_others else tasks) for name, tasks in config.TASK_PARAMETERS.items()}
+        kept = {name: here for name, here, _ in found if name in owners and not asked & owners[name]}
         return config.replace(experiment, kept)
 
     def check_whole(self) -> None:
@@ -241,10 +246,11 @@ class Folder:
     def check_same_parameters(self, experiment: Experiment) -> list[str]:
         """Refuses an experiment with other parameters than the run that is here, if there is one.
 
-        How to evaluate may change when nothing is trained.
+        How to evaluate may change when nothing is trained. More stages or epochs may be asked for, where the training
+        so far is as it would have been with them.
 
         Returns:
-            The changes in the training of an unfinished run that `accept_changes` lets pass, as text.
+            The changes in a training that goes on: those, or of an unfinished run what `accept_changes` lets pass.
 
         Raises:
             ConfigError: it names each difference and both values.
@@ -252,35 +258,55 @@ class Folder:
         if not self.is_run():
             return []
         ignored = config.INCIDENTAL if "train" in experiment.tasks else (*config.INCIDENTAL, "evaluation.")
+        here = self.read_experiment()
         found = {
             name: f"{name} was {before!r}, is {now!r}"
-            for name, before, now in differences(self.read_experiment(), experiment)
+            for name, before, now in differences(here, experiment)
             if not name.startswith(ignored)
         }
         acceptable = not self.weights.exists() and all(
             name.startswith("training.") and name not in ("training.start_from", "training.optimizer") for name in found
         )
-        if found and not (acceptable and experiment.accept_changes):
+        update = checkpoints.latest_update(self.checkpoints) if found else 0
+        of_length = "train" in experiment.tasks and found.keys() <= set(LENGTHS)
+        longer = of_length and experiment.training.passes > here.training.passes
+        ended = experiment.training.schedule == "cosine"  # and each of its rates would have been another
+        if longer and self.weights.exists() and (ended or not update):
+            reason = "its schedule 'cosine' ended at zero" if ended else f"{self.checkpoints} has no checkpoint"
+            raise ConfigError(
+                f"name: {str(self)!r} cannot be trained on ({'; '.join(found.values())}): {reason}; choose another "
+                f"name and --training.start-from {self}, to begin with its weights"
+            )
+        longer = longer and not ended
+        if found and not longer and not (acceptable and experiment.accept_changes):
             raise ConfigError(
                 f"name: {str(self)!r} holds a run with other parameters ({'; '.join(found.values())}); choose another "
                 f"name, {'--accept-changes to continue with these, ' if acceptable else ''}or --overwrite to start "
                 "afresh"
             )
-        update = checkpoints.latest_update(self.checkpoints) if found else 0
         return [f"after update {update}: {change}" for change in found.values()]
 
-    def move_aside(self) -> None:
-        """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are."""
-        own = (
+    def move_aside(self, *paths: Path) -> Path | None:
+        """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are.
+
+        Args:
+            paths: those of the run's files; all if not given.
+
+        Returns:
+            That folder; None if there was nothing to move.
+        """
+        own = paths or (
             self.experiment_json, self.evaluation_json, self.likelihoods, self.log, self.weights, self.checksum,
             self.checkpoints, self.plots, self.tensorboard,
         )  # fmt: skip
         there = [path for path in own if path.exists() or path.is_symlink()]
-        if there:
-            aside = next(path for i in itertools.count(1) if not (path := self.path / f"overwritten-{i}").exists())
-            aside.mkdir()
-            for path in there:
-                path.rename(aside / path.name)
+        if not there:
+            return None
+        aside = next(path for i in itertools.count(1) if not (path := self.path / f"overwritten-{i}").exists())
+        aside.mkdir()
+        for path in there:
+            path.rename(aside / path.name)
+        return aside
 
     def discard_results(self) -> None:
         """Removes what was measured and drawn with weights that are made anew."""
@@ -291,13 +317,13 @@ class Folder:
     def opened(self) -> Iterator[None]:
         """Makes the folder, holds its lock, and tells errors of files in one line.
 
-        The operating system frees the lock of a process that died. A folder in which nothing was written vanishes.
+        The operating system frees the lock of a process that died. Folders in which nothing was written vanish.
 
         Raises:
             Busy: another process holds the lock.
             RunError: a file cannot be written or read.
         """
-        is_new = not self.path.exists()
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         lock = self._locked()
         try:
             for entry in (*files.left_behind(self.path), *files.left_behind(self.plots)):
@@ -313,9 +339,10 @@ class Folder:
             ) from None
         finally:
             with contextlib.suppress(OSError):  # another process may come in between
-                if is_new and os.listdir(self.path) == [self._lock.name]:
+                if made and os.listdir(self.path) == [self._lock.name]:
                     self._lock.unlink()
-                    self.path.rmdir()
+                    for folder in made:
+                        folder.rmdir()
             os.close(lock)
 
     def _locked(self) -> int:

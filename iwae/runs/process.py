@@ -33,11 +33,11 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run; `exit_status` is what a shell expects of that."""
+    """A signal ended the run; `exit_status` is what a shell expects of that. `told`: a line has said so."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, told: bool = False):
         super().__init__(number)
-        self.exit_status = 128 + number
+        self.exit_status, self.told = 128 + number, told
 
 
 class Signals:

@@ -1,14 +1,16 @@
 """A run with all that belongs to it."""
 
 import dataclasses
+import os
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iwae.config import Experiment
+from iwae.config import ConfigError, Experiment
 from iwae.data import loading
-from iwae.runs.folder import Folder
+from iwae.runs.folder import Folder, RunError
 
 if TYPE_CHECKING:
     from iwae.model import IWAE
@@ -34,8 +36,7 @@ class Run:
     @property
     def title(self) -> str:
         """Run, dataset, objective and k, for the titles of figures."""
-        model = self.experiment.model
-        return f"{self.experiment.name} ({self.dataset.name}, {model.objective.upper()}, k = {model.k})"
+        return _title(self.experiment)
 
     def with_evaluation(self, evaluation: dict[str, Any]) -> "Run":
         """The run with another evaluation, which is written to its folder."""
@@ -44,22 +45,83 @@ class Run:
 
     def summary(self) -> str:
         """What the run gave, in a few lines for the terminal."""
-        lines = [f"{self.title}: {self.folder}"]
-        for split, values in self.evaluation.items():
-            active = "+".join(str(units) for units in values["active_units"])
-            digits = 3 if "true_log_likelihood" in values else 2
+        return _summary(self.experiment, self.folder, self.evaluation)
+
+
+def finished(experiment: Experiment) -> str | None:
+    """The summary of a run that is there and of which nothing is left to do, told without TensorFlow; else None.
+
+    Raises:
+        ConfigError, RunError: as `iwae.run`.
+    """
+    folder = Folder(experiment.run_dir)
+    if not folder.is_run():
+        return None
+    with folder.opened():
+        if not folder.is_finished(experiment):
+            return None
+        if experiment.data.name.endswith(".npz"):  # a user's file may have changed
+            folder.check_same_data(load_data(experiment).fingerprint)
+        return _summary(experiment, folder, folder.current_evaluation())
+
+
+def _title(experiment: Experiment) -> str:
+    model, data = experiment.model, os.path.basename(experiment.data.name).removesuffix(".npz")
+    return f"{experiment.name} ({data}, {model.objective.upper()}, k = {model.k})"
+
+
+def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any]) -> str:
+    lines = [f"{_title(experiment)}: {folder}"]
+    for split, values in evaluation.items():
+        active = "+".join(str(units) for units in values["active_units"])
+        digits = 3 if "true_log_likelihood" in values else 2
+        lines.append(
+            f"  {split}: NLL {values['nll']:.{digits}f} +- {values['nll_stderr']:.{digits}f} nats "
+            f"(L_{values['k']}, {values['examples']} examples), active units {active}"
+        )
+        if "true_log_likelihood" in values:
             lines.append(
-                f"  {split}: NLL {values['nll']:.{digits}f} +- {values['nll_stderr']:.{digits}f} nats "
-                f"(L_{values['k']}, {values['examples']} examples), active units {active}"
+                f"  {split}: the true density gives {-values['true_log_likelihood']:.3f} nats on the same data"
             )
-            if "true_log_likelihood" in values:
-                lines.append(
-                    f"  {split}: the true density gives {-values['true_log_likelihood']:.3f} nats on the same data"
-                )
-        plots = sorted(self.folder.plots.glob("*.png"))
-        if plots:
-            lines.append(f"  {len(plots)} plots in {self.folder.plots}")
-        return "\n".join(lines)
+    plots = sorted(folder.plots.glob("*.png"))
+    if plots:
+        lines.append(f"  {len(plots)} plots in {folder.plots}")
+    return "\n".join(lines)
+
+
+def load_data(experiment: Experiment) -> loading.Dataset:
+    """The dataset of an experiment.
+
+    Raises:
+        ConfigError: the parameters do not fit the data.
+        RunError: a file cannot be read.
+    """
+    data = experiment.data
+    try:
+        dataset = loading.load_dataset(
+            data.name,
+            data.path,
+            seed=experiment.seed,
+            synthetic_examples=data.synthetic_examples,
+            allow_real=experiment.model.likelihood == "gaussian",
+        )
+    except ValueError as error:
+        raise ConfigError(f"data.name: {error}") from None
+    except OSError as error:
+        raise RunError(str(error)) from None
+    if data.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "
+            f"got {data.batch_size}"
+        )
+    if max(experiment.evaluation.posterior_inputs, default=0) >= len(dataset.test):
+        raise ConfigError(
+            f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
+            f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
+        )
+    if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
+        warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
+    return dataset
 
 
 _SEEDS = {"valid": (1509, 519, 1), "test": (1509, 519, 2)}  # of binarizations; any numbers would do

@@ -23,6 +23,7 @@ from iwae import config
 from iwae.cli import pool, table
 from iwae.config import Experiment, Training
 from iwae.runs import log
+from iwae.runs.folder import Folder
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen]
@@ -241,6 +242,18 @@ def test_the_table_fits_80_columns(results: Path) -> None:
         ["one", "training", "100/200", "-98.50", "12,346", "1h40m"],
         ["mnist_iwae_k50...stages5_seed124", "measuring", "200/200", "-99.00", "12,346"],
         ["new", "waiting", "0/3280"],
+    ]
+
+
+def test_at_the_end_the_table_has_what_was_measured(results: Path) -> None:
+    run = with_log(results, "one", 200)
+    entries = {"nll": 86.934, "nll_stderr": 0.244, "examples": 10, "k": 5, "active_units": [3]}
+    Folder(run.run_dir).write_evaluation({"test": entries})
+    lines = table.lines([(run, "done"), (Experiment("new"), "failed")], ended=True)
+    assert [line.split() for line in lines] == [
+        ["run", "epoch", "bound", "NLL", "+-"],
+        ["one", "done", "200/200", "-98.50", "86.93", "0.24"],
+        ["new", "failed", "0/3280"],
     ]
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from iwae.cli import command_line
+from iwae.cli import command_line, running
 from iwae.config import ConfigError, Experiment, Model
 from iwae.runs.folder import Folder
+from iwae.runs.process import Interrupted
 
 DEFAULT = Experiment("default")
 
@@ -37,3 +38,17 @@ def test_a_wrong_run_is_refused_in_one_line(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}") as told:
         command_line.plan(words.split(), DEFAULT)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("error", "lines"), [(KeyboardInterrupt(), 1), (Interrupted(2), 1), (Interrupted(2, True), 0)])
+def test_a_signal_is_told_in_one_line(
+    error: KeyboardInterrupt, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """By whoever knows best what is kept: the training, or else this line."""
+
+    def interrupted(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(running, "run", interrupted)
+    assert running.execute([dataclasses.replace(DEFAULT, results_dir=str(tmp_path))]) == 130
+    assert capsys.readouterr().err.split("\n")[1:] == ["stopped; the same command continues", ""] * lines

@@ -100,7 +100,9 @@ def run_of(folder: Path, likelihood: str, test: np.ndarray, latent_units: tuple[
     hidden = ((4,),) * len(latent_units)
     grey = likelihood == "bernoulli"
     values = {"latent_units": latent_units, "hidden_units": hidden, "likelihood": likelihood}
-    experiment = config.Experiment("few", data=config.Data(binarization="none"), model=config.Model(**values))
+    experiment = config.Experiment(
+        "few", data=config.Data("few.npz", binarization="none"), model=config.Model(**values)
+    )
     data = Data(test, (3, 4) if grey else None, {"test": np.arange(len(test)) % 4 if grey else None})
     (folder / "log.csv").write_text(
         "epoch,updates,learning_rate,train_bound,valid_bound,seconds,images_per_second\n1,13,0.001,-40,-39,1.5,800\n"
@@ -114,6 +116,17 @@ def scatters(ending: str = "") -> set[str]:
 
 EVERY = {"learning_curves", LAST_PLOT}
 OF_IMAGES = {"samples", "reconstructions", "reconstructions_resampled", "interpolations"}
+
+
+def test_units_are_counted_on_the_examples_that_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = np.random.default_rng(0).integers(0, 2, (12, 12)).astype(np.float32)
+    run = run_of(tmp_path, "bernoulli", test, (3,))
+    run = dataclasses.replace(run, experiment=config.replace(run.experiment, {"evaluation.examples": 4}))
+    seen: list[list[np.ndarray]] = []
+    monkeypatch.setattr(latent, "active_units", lambda variances, *_: seen.append(variances))
+    latent.latent_space_of(run)
+    means = run.model.posterior_parameters(test[::3])[0].numpy()
+    np.testing.assert_allclose(seen[0][0], means.var(axis=0), rtol=1e-4)
 
 
 def test_figures_of_images_and_two_layers(tmp_path: Path) -> None:
