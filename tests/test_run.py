@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tiny import experiment
 
 import iwae
 from iwae import config, training
@@ -24,18 +25,6 @@ from iwae.runs.folder import Folder, RunError
 from iwae.runs.run import _SEEDS, finished, load_data, prepared_images
 
 ROOT = Path(iwae.__file__).parents[1]
-DEFAULT = iwae.Experiment(
-    name="tiny",
-    seed=5,
-    data=iwae.Data(name="digits", batch_size=100),
-    model=iwae.Model(k=2, latent_units=(2,), hidden_units=((16,),)),
-    training=iwae.Training(stages=1),
-    evaluation=iwae.Evaluation(k=5, examples=20),
-)
-
-
-def experiment(results_dir, **changes):
-    return config.replace(DEFAULT, {"results_dir": str(results_dir), **changes})
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests of figures share: a title, images, and the two checks that every figure must pass."""
+"""What the tests of figures share: a title, images, and the two tests that every figure must pass."""
 
 from collections.abc import Callable
 
@@ -47,3 +47,18 @@ def refuses(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def checks_of(figures: dict[str, Case], wrong: dict[str, Wrong]) -> tuple[Callable, Callable]:
+    """The tests that figures say what they show, and that what does not fit is refused."""
+
+    @pytest.mark.parametrize("name", figures)
+    def test_figures_say_what_they_show(name: str, caplog: pytest.LogCaptureFixture) -> None:
+        says_what_it_shows(*figures[name])
+        assert not caplog.records
+
+    @pytest.mark.parametrize("name", wrong)
+    def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
+        refuses(*wrong[name])
+
+    return test_figures_say_what_they_show, test_what_does_not_fit_is_refused_in_one_line

@@ -1,8 +1,7 @@
 """`iwae.figures.curves`: every curve is the column it is given, on the axes and with the guides that it says."""
 
 import numpy as np
-import pytest
-from figure_checks import TITLE, Case, Wrong, legends, refuses, says_what_it_shows
+from figure_checks import TITLE, Case, Wrong, legends, checks_of
 from matplotlib.figure import Figure
 
 from iwae.figures import curves
@@ -100,15 +99,7 @@ WRONG: dict[str, Wrong] = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_say_what_they_show(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    says_what_it_shows(*FIGURES[name])
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
-    refuses(*WRONG[name])
+test_figures_say_what_they_show, test_what_does_not_fit_is_refused_in_one_line = checks_of(FIGURES, WRONG)
 
 
 def test_learning_curves_have_a_logarithmic_axis_beyond_50_epochs_and_mark_the_stages() -> None:

@@ -1,8 +1,7 @@
 """`iwae.figures.posterior`: densities of an input share axes and colours; draws lie where they are given."""
 
 import numpy as np
-import pytest
-from figure_checks import TITLE, Case, Wrong, images, refuses, says_what_it_shows
+from figure_checks import TITLE, Case, Wrong, images, checks_of
 
 from iwae.figures import posterior
 
@@ -95,15 +94,7 @@ WRONG: dict[str, Wrong] = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_say_what_they_show(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    says_what_it_shows(*FIGURES[name])
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
-    refuses(*WRONG[name])
+test_figures_say_what_they_show, test_what_does_not_fit_is_refused_in_one_line = checks_of(FIGURES, WRONG)
 
 
 def test_the_titles_of_a_posterior_are_no_wider_than_their_panels() -> None:

@@ -26,8 +26,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 
+import tiny  # noqa: E402
 from hostile_cases import Case, cases  # noqa: E402  # beside this file
 
 import iwae  # noqa: E402
@@ -36,15 +37,7 @@ from iwae.cli import command_line  # noqa: E402
 from iwae.data import download  # noqa: E402
 from iwae.report import __main__ as report  # noqa: E402
 
-TINY = iwae.Experiment(
-    name="tiny",
-    seed=5,
-    tasks=("train", "evaluate"),
-    data=iwae.Data(name="digits", batch_size=100),
-    model=iwae.Model(k=2, latent_units=(2,), hidden_units=((16,),)),
-    training=iwae.Training(stages=1),
-    evaluation=iwae.Evaluation(k=5, examples=20),
-)
+TINY = config.replace(tiny.TINY, {"tasks": ("train", "evaluate")})
 SECONDS = 180  # a case that takes longer waits for something that never comes
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 import iwae
 from iwae import config
@@ -17,19 +18,10 @@ from iwae.runs import checkpoints, log
 from iwae.runs.folder import Folder
 
 ROOT = Path(iwae.__file__).parents[1]
-DEFAULT = iwae.Experiment(
-    name="tiny",
-    seed=5,
-    tasks=("train", "evaluate"),
-    data=iwae.Data(name="digits", batch_size=100),
-    model=iwae.Model(k=2, latent_units=(2,), hidden_units=((16,),)),
-    training=iwae.Training(stages=1),
-    evaluation=iwae.Evaluation(k=5, examples=20),
-)
 
 
 def experiment(results_dir, **changes):
-    return config.replace(DEFAULT, {"results_dir": str(results_dir), **changes})
+    return tiny.experiment(results_dir, tasks=("train", "evaluate"), **changes)
 
 
 @pytest.fixture(scope="module")
