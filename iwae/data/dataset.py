@@ -76,13 +76,11 @@ def derived(examples: Mapping[str, Array]) -> dict[str, Array]:
         x = np.ascontiguousarray(examples[split], "<f4")
         digest.update(f"{split} {x.shape}".encode())
         digest.update(x.data)
-    mean = examples["train"].mean(axis=0, dtype=np.float64)
-    std = examples["train"].std(axis=0, dtype=np.float64)
-    return {
-        "fingerprint": np.array(digest.hexdigest()),
-        "train_mean": mean.astype(np.float32),
-        "train_std": std.astype(np.float32),
+    moments = {
+        "train_mean": examples["train"].mean(axis=0, dtype=np.float64).astype(np.float32),
+        "train_std": examples["train"].std(axis=0, dtype=np.float64).astype(np.float32),
     }
+    return {"fingerprint": np.array(digest.hexdigest()), **moments}
 
 
 def pixels(x: Array, white: int) -> Array:

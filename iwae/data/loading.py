@@ -81,10 +81,8 @@ def binarize(
     if how not in ("stochastic", "fixed", "threshold"):
         raise ValueError(f"binarization: expected stochastic, fixed, threshold or none, got {how!r}")
     if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
-        raise ValueError(
-            "binarization: expected values in [0, 1] (or 'none'), "
-            f"got {users_file.number(images.min())} to {users_file.number(images.max())}"
-        )
+        least, most = map(users_file.number, (images.min(), images.max()))
+        raise ValueError(f"binarization: expected values in [0, 1] (or 'none'), got {least} to {most}")
     if how == "threshold":
         return (images >= 0.5).astype(np.float32)
     # Uniforms in [0, 1): a grey value of 0 is never set, 1 always is.
@@ -111,14 +109,9 @@ def _examples(entry: Entry, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _dataset(entry: Entry, arrays: Mapping[str, Array]) -> Dataset:
-    return assemble(
-        entry.name,
-        _examples(entry, arrays),
-        {split: arrays.get(f"y_{split}") for split in SPLITS},
-        kind=entry.kind,
-        shape=arrays["x_train"].shape[1:],
-        known=arrays if "fingerprint" in arrays else None,
-    )
+    labels = {split: arrays.get(f"y_{split}") for split in SPLITS}
+    known = arrays if "fingerprint" in arrays else None
+    return assemble(entry.name, _examples(entry, arrays), labels, entry.kind, entry.shape, known=known)
 
 
 def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) -> dict[str, Array]:
@@ -131,9 +124,8 @@ def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) 
             wrong = f"unreadable ({error.strerror})"
         if wrong:
             option = f" --data-dir {shlex.quote(os.fspath(data_dir))}" if data_dir else ""
-            raise DatasetError(
-                f"{entry.name}: {path} is {wrong}; run: python datasets_download.py {entry.name}{option}"
-            )
+            command = f"python datasets_download.py {entry.name}{option}"
+            raise DatasetError(f"{entry.name}: {path} is {wrong}; run: {command}")
     return named(entry.parser)(folder)
 
 
@@ -152,8 +144,7 @@ def write_parsed(path: Path, entry: Entry, arrays: Mapping[str, Array]) -> None:
 
 def _read_parsed(path: Path, entry: Entry) -> dict[str, Array]:
     content = path.read_bytes()
-    view = memoryview(content)
-    if view[-SEAL:] != _seal(entry, view[:-SEAL]):
+    if content[-SEAL:] != _seal(entry, memoryview(content)[:-SEAL]):
         raise ValueError("changed since it was written, or from other files")
     return users_file.read_npz(io.BytesIO(content), (*users_file.KEYS, *DERIVED))
 

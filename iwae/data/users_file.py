@@ -41,10 +41,11 @@ def load(path: Path, allow_real: bool) -> Dataset:
     inside = [_check_values(f"{path}: x_{split}", x, allow_real) for split, x in raw.items()]
     labels = {split: arrays[f"y_{split}"] for split in SPLITS if f"y_{split}" in arrays}
     for split, y in labels.items():
-        if split in raw or split != "valid":
-            _check_labels(f"{path}: y_{split}", y, len(raw[split]))
-        else:
-            raise DatasetError(f"{path}: y_valid is there, but x_valid is missing")
+        if split not in raw:
+            raise DatasetError(f"{path}: y_{split} is there, but x_{split} is missing")
+        n, what = len(raw[split]), f"{path}: y_{split}"
+        if y.dtype.kind not in "biu" or y.shape != (n,):
+            raise DatasetError(f"{what}: expected integers [{n}], one an example, got {y.dtype} {list(y.shape)}")
     if "valid" not in raw:
         count = min(max(len(raw["train"]) // 10, 1), 10_000)
         if len(raw["train"]) == count:
@@ -70,13 +71,11 @@ def _dataset(name: str, raw: Mapping[str, Array], labels: Mapping[str, Array], a
 
 def _check_shape(what: str, x: Array, expected: tuple[int, ...]) -> None:
     if x.ndim not in (2, 3) or 0 in x.shape:
-        raise DatasetError(f"{what}: expected [n, D] or [n, height, width] with at least one example, got {_shape(x)}")
+        raise DatasetError(
+            f"{what}: expected [n, D] or [n, height, width] with at least one example, got {list(x.shape)}"
+        )
     if x.shape[1:] != expected:
-        raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {_shape(x)}")
-
-
-def _shape(x: Array) -> str:
-    return f"[{', '.join(map(str, x.shape))}]"
+        raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {list(x.shape)}")
 
 
 def _check_values(what: str, x: Array, allow_real: bool) -> bool:
@@ -90,27 +89,18 @@ def _check_values(what: str, x: Array, allow_real: bool) -> bool:
     outside = (x < 0) | (x > limit)
     if not outside.any() or (is_float and allow_real):
         return not outside.any()
-    hint = (
-        "; grey values 0..255 are to be divided by 255, or saved as uint8"
-        if is_float and x.min() >= 0 and 2 <= x.max() <= 255
-        else ""
-    )
-    raise DatasetError(
-        f"{what}: expected {expected}, found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}{hint}"
-    )
+    found = f"found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}"
+    if is_float and x.min() >= 0 and 2 <= x.max() <= 255:
+        found += "; grey values 0..255 are to be divided by 255, or saved as uint8"
+    raise DatasetError(f"{what}: expected {expected}, {found}")
 
 
 def _first(x: Array, bad: Array) -> str:
     index = np.unravel_index(bad.argmax(), x.shape)
-    return f"{number(x[index])} at [{', '.join(map(str, index))}]"
+    return f"{number(x[index])} at {list(map(int, index))}"
 
 
 def number(x: np.generic) -> str:
     """Short, with as many digits as tell it from its neighbours: 1 is not 1.0000001."""
     short = f"{x:g}"
     return str(x) if float(short) != x and np.isfinite(x) else short
-
-
-def _check_labels(what: str, y: Array, count: int) -> None:
-    if y.dtype.kind not in "biu" or y.shape != (count,):
-        raise DatasetError(f"{what}: expected integers [{count}], one an example, got {y.dtype} {_shape(y)}")
