@@ -23,11 +23,8 @@ _OTHER_QUESTION = {
 def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
-    result = {
-        name: config.written(value)
-        for name, value in values.items()
-        if name not in {"seed", *_NETWORK, *config.INCIDENTAL} and not name.startswith("evaluation.")
-    }
+    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK)]
+    result = {name: config.written(values[name]) for name in shown}
     result["data.name"], result["data.binarization"] = record.data, record.binarization
     if record.first:
         first = record.first.experiment.model
@@ -116,12 +113,12 @@ def paired(records: Sequence[Record], base: Path) -> str:
     for vae in sorted(records, key=lambda record: (record.layers, record.cell)):
         for iwae in records:
             difference = _differences(vae, iwae)
-            if difference is not None:
-                row = {"data": vae.data, "layers": str(vae.layers), "k": str(vae.experiment.model.k)}
-                row |= {run.objective.upper(): markdown.link(run.folder, base) for run in (vae, iwae)}
-                stderr = difference.std(ddof=1) / len(difference) ** 0.5
-                text = f"{difference.mean():+.3f} ± {stderr:.3f}"
-                rows.append(row | {"images": f"{len(difference):,}", "IWAE less VAE": text})
+            if difference is None:
+                continue
+            row = {"data": vae.data, "layers": str(vae.layers), "k": str(vae.experiment.model.k)}
+            row |= {run.objective.upper(): markdown.link(run.folder, base) for run in (vae, iwae)}
+            mean = f"{difference.mean():+.3f} ± {difference.std(ddof=1) / len(difference) ** 0.5:.3f}"
+            rows.append(row | {"images": f"{len(difference):,}", "IWAE less VAE": mean})
     if not rows:
         return ""
     text = (
