@@ -18,7 +18,7 @@ import typing
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 INT32_MAX = 2**31 - 1
 
@@ -102,6 +102,11 @@ class Section:
             object.__setattr__(self, name, _converted(join(self._path, name), getattr(self, name), kind))
         for rule in self._rules:
             rule(self)
+
+    def refuse(self, name: str, expected: str) -> NoReturn:
+        """Refuses the value of a parameter that does not fit the others."""
+        value = shown(plain(getattr(self, name)))
+        raise ConfigError(f"{join(self._path, name)}: expected {expected}, got {value}")
 
     def keeps_default(self, name: str, where: str) -> None:
         """Refuses another value than the default for a parameter that changes nothing `where`."""
