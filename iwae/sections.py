@@ -94,7 +94,7 @@ class Section:
     _rules: ClassVar[tuple[Callable[[Any], None], ...]] = ()
 
     def __new__(cls, *_: Any, **values: Any) -> Any:
-        _refuse_unknown_names(cls._path, values, cls)
+        refuse_unknown(cls._path, values, kinds(cls))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -213,7 +213,7 @@ def from_mapping(path: str, values: Any, section: type) -> Any:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {shown(values)}")
-    _refuse_unknown_names(path, values, section)
+    refuse_unknown(path, values, kinds(section))
     arguments = {}
     for name, kind in kinds(section).items():
         inner = join(path, name)
@@ -223,13 +223,13 @@ def from_mapping(path: str, values: Any, section: type) -> Any:
     return section(**arguments)
 
 
-def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -> None:
-    known = kinds(section)
-    for key in values:
-        if not isinstance(key, str) or key not in known:
+def refuse_unknown(path: str, keys: Iterable, known: Collection[str], what: str = "the name of a parameter") -> None:
+    """Refuses keys, of any type, that are not among the known ones."""
+    for key in keys:
+        if key not in known:
             near = did_you_mean(key, known) if isinstance(key, str) else ""
             name = key if isinstance(key, str) and key.isidentifier() else shown(key)
-            raise ConfigError(f"{join(path, name)}: expected the name of a parameter, got an unknown one{near}")
+            raise ConfigError(f"{join(path, name)}: expected {what}, got an unknown one{near}")
 
 
 def replace(section: _Section, changes: Mapping[str, Any]) -> _Section:

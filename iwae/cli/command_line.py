@@ -130,8 +130,7 @@ def _of_run(path: str) -> Experiment:
 def _without_effect(experiment: Experiment) -> list[str]:
     """A line about each parameter that changes nothing beside the others, but need not be a mistake."""
     training, lines = experiment.training, []
-    beyond = [milestone for milestone in training.milestones if milestone > (training.epochs or milestone)]
-    if beyond:
+    if beyond := [after for after in training.milestones if after > (training.epochs or after)]:
         lines.append(f"training.milestones: {written(beyond)} ignored, after the {training.epochs} training.epochs")
     defaults = (config.Training().stages, config.DEFAULT.training.stages)
     if training.schedule != "burda" and training.stages not in defaults:
@@ -142,7 +141,7 @@ def _without_effect(experiment: Experiment) -> list[str]:
 # ---- words to values ----
 
 
-def _count(name: str, options: Mapping[str, Sequence[Sequence[str]]]) -> int | None:
+def _count(name: str, options: Mapping[str, list[list[str]]]) -> int | None:
     if name not in options:
         return None
     word = _only(name, options[name][-1])
@@ -151,41 +150,38 @@ def _count(name: str, options: Mapping[str, Sequence[Sequence[str]]]) -> int | N
     return int(word)
 
 
-def read_words(arguments: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
-    """The words after each option, by its name, as often as it is given: `{"model.k": [("5",)]}`.
+def read_words(arguments: Sequence[str]) -> dict[str, list[list[str]]]:
+    """The words after each option, by its name, as often as it is given: `{"model.k": [["5"]]}`.
 
     Raises:
         ConfigError: for an option that does not exist and for a word that belongs to none.
     """
     known = {"help", *_CHOICES, *_parameters()}
-    found: list[tuple[str, list[str]]] = []
+    options: dict[str, list[list[str]]] = {}
+    words: list[str] | None = None  # of the last option
     for word in arguments:
         if not word.startswith("-") or isinstance(_scalar(word, float), float):
-            if not found:
+            if words is None:
                 raise ConfigError(f"{shown(word)}: expected an option such as --model.k 5, got a word without one")
-            found[-1][1].append(word)
+            words.append(word)
             continue
         option, equals, value = word.partition("=")
         name = "help" if option == "-h" else option[2:].replace("-", "_")
         if name not in known or not (option.startswith("--") or option == "-h"):
             near = _near(option.lstrip("-"), [_option(name) for name in (*_CHOICES, *_parameters())])
             raise ConfigError(f"{shown(option)[1:-1]}: expected an option that --help lists, got an unknown one{near}")
-        found.append((name, [value] if equals else []))
-    options: dict[str, list[tuple[str, ...]]] = {}
-    for name, words in found:
-        options.setdefault(name, []).append(tuple(words))
+        words = [value] if equals else []
+        options.setdefault(name, []).append(words)
     return options
 
 
-def _grid(options: Sequence[Sequence[str]], words: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def _grid(options: list[list[str]], words: Mapping[str, list[str]]) -> list[dict[str, Any]]:
     """Every point of the grid: the value of each of its parameters."""
     axes: dict[str, list[Any]] = {}
     for option in options:
         if len(option) < 2:
-            raise ConfigError(
-                "grid: expected a parameter and its values, such as --grid model.k 1 5 50, got "
-                f"{shown(' '.join(option)) if option else 'none'}"
-            )
+            expected = "a parameter and its values, such as --grid model.k 1 5 50"
+            raise ConfigError(f"grid: expected {expected}, got {_told(option)}")
         name = option[0].replace("-", "_")
         if name not in _parameters():
             near = _near(name, list(_parameters()))
@@ -223,8 +219,12 @@ def _value(name: str, words: Sequence[str]) -> Any:
 
 def _only(name: str, words: Sequence[str]) -> str:
     if len(words) != 1:
-        raise ConfigError(f"{name}: expected one value, got {shown(' '.join(words)) if words else 'none'}")
+        raise ConfigError(f"{name}: expected one value, got {_told(words)}")
     return words[0]
+
+
+def _told(words: Sequence[str]) -> str:
+    return shown(" ".join(words)) if words else "none"
 
 
 def _scalar(word: str, type: Callable) -> Any:

@@ -6,7 +6,7 @@ paper's protocol. Where a run writes, which tasks it does and its seed come from
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ GROUPS: dict[str, tuple[str, ...]] = {group: tuple(cells) for group, (_, cells) 
 """The names in every group of presets, in the order in which they are run."""
 
 
-def expand(names: tuple[str, ...]) -> list[str]:
+def expand(names: Sequence[str]) -> list[str]:
     """The presets that names of presets and of groups stand for, each once.
 
     Raises:
