@@ -14,12 +14,11 @@ import numpy as np
 from iwae.data import synthetic, users_file
 from iwae.data.cache import cache_dir, defect, expanded
 from iwae.data.catalogue import CATALOGUE, DatasetError, Entry, named
-from iwae.data.dataset import SPLITS, Array, Dataset, assemble, derived, pixels
+from iwae.data.dataset import DERIVED, Array, Dataset, assemble
 from iwae.files import replacing
 
 PARSED = "parsed-2.npz"  # the number changes with what is in it
 SEAL = hashlib.sha256().digest_size * 2  # bytes: hexadecimal digits
-DERIVED = ("fingerprint", "train_mean", "train_std")
 
 
 def load_dataset(
@@ -91,27 +90,21 @@ def binarize(
 
 def _parsed(entry: Entry, data_dir: str | os.PathLike[str] | None) -> Dataset:
     """A dataset of files or of a package; what was parsed from files is kept beside them."""
+
+    def dataset(arrays: Mapping[str, Array]) -> Dataset:
+        return assemble(entry.name, arrays, entry.kind, entry.shape, entry.white)
+
     if not entry.files:
-        return _dataset(entry, named(entry.parser)(Path()))
+        return dataset(named(entry.parser)(Path()))
     folder = cache_dir(data_dir) / entry.name
     try:
-        arrays = _read_parsed(folder / PARSED, entry)
+        return dataset(_read_parsed(folder / PARSED, entry))
     except Exception:  # whatever a missing or damaged file makes its reader raise, the upstream files are the remedy
         arrays = _parse(entry, folder, data_dir)
-        arrays |= derived(_examples(entry, arrays))
-        with contextlib.suppress(OSError):  # a read-only cache goes without
-            write_parsed(folder / PARSED, entry, arrays)
-    return _dataset(entry, arrays)
-
-
-def _examples(entry: Entry, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {split: pixels(arrays[f"x_{split}"], entry.white) for split in SPLITS}
-
-
-def _dataset(entry: Entry, arrays: Mapping[str, Array]) -> Dataset:
-    labels = {split: arrays.get(f"y_{split}") for split in SPLITS}
-    known = arrays if "fingerprint" in arrays else None
-    return assemble(entry.name, _examples(entry, arrays), labels, entry.kind, entry.shape, known=known)
+    found = dataset(arrays)
+    with contextlib.suppress(OSError):  # a read-only cache goes without
+        write_parsed(folder / PARSED, entry, arrays | {key: np.asarray(getattr(found, key)) for key in DERIVED})
+    return found
 
 
 def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) -> dict[str, Array]:
@@ -130,7 +123,7 @@ def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) 
 
 
 def write_parsed(path: Path, entry: Entry, arrays: Mapping[str, Array]) -> None:
-    """Write what was parsed from the files of `entry`, and what `derived` gave for it: an .npz with a seal at its end.
+    """Write what was parsed from the files of `entry`, and what is `DERIVED`: an .npz with a seal at its end.
 
     The seal binds every byte to the upstream files that the catalogue names: what was changed since, or comes from
     other files or another parser, is not read again.

@@ -25,12 +25,12 @@ def generate(entry: Entry, seed: int, count: int) -> Dataset:
     if count < 1:
         raise DatasetError(f"synthetic_examples: expected at least 1, got {count}")
     density: Density = named(entry.parser)
-    drawn = {}
+    arrays = {}
     for stream, (split, size) in enumerate(zip(SPLITS, (count, max(count // 10, 1), count), strict=True)):
-        drawn[split] = density.draw(np.random.default_rng([seed, stream]), size)
-    examples = {split: x.astype(np.float32) for split, (x, _) in drawn.items()}
-    labels = {split: y for split, (_, y) in drawn.items()}
-    return assemble(entry.name, examples, labels, entry.kind, entry.shape, density.log_density)
+        arrays[f"x_{split}"], labels = density.draw(np.random.default_rng([seed, stream]), size)
+        if labels is not None:
+            arrays[f"y_{split}"] = labels
+    return assemble(entry.name, arrays, entry.kind, entry.shape, log_density=density.log_density)
 
 
 @dataclass(frozen=True)
