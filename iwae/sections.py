@@ -132,11 +132,8 @@ def in_float32(number: Any) -> float:
 
 
 def _converted(path: str, value: Any, kind: Kind) -> Any:
-    """`value` as what `kind` says: integers as floats, lists as tuples, NumPy numbers as Python's.
-
-    Raises:
-        ConfigError: if that would lose anything, or if the rule does not hold.
-    """
+    """`value` as what `kind` says: integers as floats, lists as tuples, NumPy numbers as Python's; ConfigError if that
+    would lose anything, or if the rule does not hold."""
     if value is None and kind.optional:
         return None
     converted: Any = None

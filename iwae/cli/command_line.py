@@ -79,10 +79,7 @@ def _made(experiment: Callable[[], Experiment]) -> Experiment:
 def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment], list[str]]:
     """The experiments that a command line asks for, all of them checked, and lines to tell about them.
 
-    `--help` and `--list` print and exit.
-
-    Raises:
-        ConfigError: for an unknown option and for a value that is refused.
+    `--help` and `--list` print and exit; a ConfigError says which option or value is refused.
     """
     options = read_words(arguments)
     if "help" in options or "list" in options:
@@ -153,8 +150,7 @@ def _count(name: str, options: Mapping[str, list[list[str]]]) -> int | None:
 def read_words(arguments: Sequence[str]) -> dict[str, list[list[str]]]:
     """The words after each option, by its name, as often as it is given: `{"model.k": [["5"]]}`.
 
-    Raises:
-        ConfigError: for an option that does not exist and for a word that belongs to none.
+    A ConfigError names an option that does not exist or a word that belongs to none.
     """
     known = {"help", *_CHOICES, *_parameters()}
     options: dict[str, list[list[str]]] = {}

@@ -51,11 +51,8 @@ _KEYS = {*_OURS, *_CONVERTED, *_WITHOUT_OURS}
 def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
     """The experiment of a file of the PyTorch predecessor, which is executed, and a line about each ignored key.
 
-    What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`.
-
-    Raises:
-        ConfigError: for a file that cannot be read or that raises an error, an unknown or missing key, a value that is
-            refused.
+    What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`. A
+    ConfigError says what is wrong with the file, a key or a value.
     """
     try:
         Path(path).read_bytes()

@@ -102,11 +102,7 @@ GROUPS: dict[str, tuple[str, ...]] = {group: tuple(cells) for group, (_, cells) 
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """The presets that names of presets and of groups stand for, each once.
-
-    Raises:
-        ConfigError: for a name that is neither, and for no name at all.
-    """
+    """The presets that names of presets and of groups stand for, each once; ConfigError for no name or another one."""
     if not names:
         raise ConfigError("preset: expected a name that --list prints, got none")
     for name in names:

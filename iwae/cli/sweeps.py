@@ -11,11 +11,7 @@ from iwae.sections import differences, flatten, name_ending
 
 
 def changed(start: Experiment, changes: Mapping[str, Any], point: Mapping[str, Any]) -> Experiment:
-    """`start` with changes and at a point of the grid, which its name says.
-
-    Raises:
-        ConfigError: for a value that is refused.
-    """
+    """`start` with changes and at a point of the grid, which its name says; ConfigError if a value is refused."""
     experiment = config.replace(start, {**changes, **point})
     said = isinstance(experiment.name, MadeName)
     ending = name_ending(flatten(experiment), {name for name in point if not (said and config.in_a_name(name))})
@@ -26,10 +22,8 @@ def of_preset(cell: str, default: Experiment, changes: Mapping[str, Any], point:
     """The preset `cell` with changes and at a point of the grid, under a name that says what differs from the preset.
 
     A preset that continues another one starts from the run of that preset with the same changes, and its name says
-    what they changed in either. It takes as many epochs as the last stage, 3^(stages - 1), of that run.
-
-    Raises:
-        ConfigError: for a value that is refused.
+    what they changed in either. It takes as many epochs as the last stage, 3^(stages - 1), of that run. A ConfigError
+    says which value is refused.
     """
     preset, start = presets.PRESETS[cell], presets.experiment(cell, default)
     experiment = config.replace(start, {**changes, **point})

@@ -25,11 +25,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The cache folder: the argument, else `IWAE_DATA_DIR`, else the operating system's cache folder.
-
-    Raises:
-        DatasetError: No such home folder.
-    """
+    """The cache folder: the argument, else `IWAE_DATA_DIR`, else the operating system's; DatasetError as `expanded`."""
     given = data_dir or os.environ.get("IWAE_DATA_DIR")
     return expanded(given) if given else Path(platformdirs.user_cache_dir("iwae"))
 

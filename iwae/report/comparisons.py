@@ -77,7 +77,7 @@ def comparisons(records: Iterable[Record]) -> str:
         rows, table = table.index.to_frame(index=False), table.reset_index(drop=True)
         others, values = varying(rows), sorted(table, key=_natural)
         order = sorted(table.index, key=lambda row: [_natural(text) for text in rows.loc[row, others]])
-        table = pd.concat([rows[others], table[values]], axis=1).loc[order].fillna("")
+        table = pd.concat([rows[others], table[values]], axis=1).loc[order]
         table.columns = pd.Index([*map(short, others), *(f"{short(parameter)} {value}" for value in values)])
         parts += [f"### {parameter}", markdown.table(table)]
     if not parts:
@@ -125,7 +125,7 @@ def paired(records: Sequence[Record], base: Path) -> str:
         "Runs that are the same but for the objective, compared image by image: the mean over the images of the NLL of "
         "the IWAE less that of the VAE, in nats, ± its standard error. What the images themselves differ in cancels."
     )
-    return "\n\n".join(["## VAE and IWAE on the same images", markdown.table(pd.DataFrame(rows)), text])
+    return "\n\n".join(["## VAE and IWAE on the same images", markdown.table(rows), text])
 
 
 def _differences(vae: Record, iwae: Record) -> np.ndarray | None:

@@ -75,8 +75,7 @@ class Record:
 def find(names: Sequence[str], results_dir: Path) -> tuple[list[Record], list[str]]:
     """The runs `names` (folders, or names under `results_dir`; none: all there), and a line about each damaged one.
 
-    Raises:
-        ReportError: nothing there at all.
+    ReportError if there is nothing at all.
     """
     folders = [Path(name) if Path(name).is_dir() else results_dir / name for name in names]
     if not names:
@@ -101,11 +100,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def read(folder: Path) -> Record:
-    """The run that lies in `folder`.
-
-    Raises:
-        ReportError: a file is damaged, or there is no log or no description.
-    """
+    """The run that lies in `folder`; ReportError if a file is damaged, or without a log or a description."""
     record = _read(folder)
     start = record.experiment.training.start_from
     if start is None:
