@@ -4,10 +4,8 @@
     Traceback (most recent call last):
     iwae.sections.ConfigError: model.k: expected an integer >= 1, got 0
 
-What a single value may be is said once, in the annotation of its field; what two or more values must be together is
-said by the functions `_rule_...`, one for each rule. The text below each field is also its `--help`.
-
-This module needs the standard library only, so that a mistake is told before anything heavy is imported.
+The text below each field is also its `--help`. The standard library only, so that a mistake is told before anything
+heavy is imported.
 """
 
 import json
@@ -102,8 +100,7 @@ DatasetName = Annotated[
     str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name, DATASETS, expanded)
 ]
 ObjectiveName = Annotated[
-    str,
-    Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN),
+    str, Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN)
 ]
 TaskName = Annotated[str, Rule(holds=lambda name: name in TASK_NAMES, choices=TASK_NAMES)]
 Units = Annotated[tuple[Count, ...], Rule("a list of at least one integer >= 1", lambda units: len(units) > 0)]
@@ -178,7 +175,7 @@ class Model(Section):
     latent_units: Units = (50,)
     """Units of each stochastic layer, from the data upwards. Paper: 50, or 100 50 for two layers."""
 
-    hidden_units: tuple[tuple[Count, ...], ...] = ((200, 200),)
+    hidden_units: Annotated[tuple[tuple[Count, ...], ...], Rule("a list of lists of integers")] = ((200, 200),)
     """Tanh units of the deterministic layers below each stochastic layer, from the data upwards; the generative network
     mirrors them. Paper: 200,200, or 200,200 100,100 for two layers."""
 

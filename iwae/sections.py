@@ -157,9 +157,8 @@ _TYPE_NAMES = {int: "an integer", float: "a finite number", bool: "True or False
 
 def _refusal(path: str, value: Any, kind: Kind) -> ConfigError:
     rule, why = kind.rule, ""
-    expected = rule.expected or (f"one of {', '.join(rule.choices)}" if rule.choices else _TYPE_NAMES.get(kind.type))
-    if kind.type is tuple and kind.item.type is tuple:
-        expected = "a list of lists of integers"
+    of_type = _TYPE_NAMES.get(kind.type, f"parameters of the class {kind.type.__name__}")
+    expected = rule.expected or (f"one of {', '.join(rule.choices)}" if rule.choices else of_type)
     if isinstance(value, str) and rule.choices:
         why = did_you_mean(value, rule.choices) or rule.hint
     elif kind.type is int and isinstance(value, numbers.Integral) and abs(int(value)) > INT32_MAX:
@@ -170,7 +169,6 @@ def _refusal(path: str, value: Any, kind: Kind) -> ConfigError:
             why = f" (it must be finite{' in float32' if math.isfinite(value) else ''})"
         elif rule.holds(value):
             why = f" (which is {single:g} in float32)"
-    expected = expected or f"parameters of the class {kind.type.__name__}"
     return ConfigError(f"{path}: expected {expected}{' or None' if kind.optional else ''}, got {shown(value)}{why}")
 
 
