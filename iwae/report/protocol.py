@@ -65,16 +65,14 @@ def _departures_in_training(record: Record) -> list[str]:
     given, paper, training = config.flatten(record.experiment), _paper(record), record.experiment.training
     passes = PASSES if training.start_from is None else CONTINUED_PASSES
     found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
-    ignored = {"training.gamma", "training.milestones", *_LENGTH, *config.INCIDENTAL}
+    ignored = {*_LENGTH, *config.INCIDENTAL}
     if fast := _fast(record):
         ignored |= fast
         found.append("the fast protocol (docs/protocol.md)")
     if training.schedule == "multistep":
-        ignored.add("training.schedule")
+        ignored |= {"training.schedule", "training.gamma", "training.milestones"}
         steps = f"multistep, times {training.gamma:.3g} after epochs {config.written(training.milestones)}"
         found.append(f"training.schedule {steps} (paper: {paper['training.schedule']})")
-    if training.early_stopping_patience is None:
-        ignored.add("training.early_stopping_threshold")
     if not _pixels_of_the_paper(record):
         found.append(f"data.binarization {record.binarization} (paper: stochastic)")
     for name, value in given.items():
