@@ -4,10 +4,8 @@
     Traceback (most recent call last):
     iwae.sections.ConfigError: model.k: expected an integer >= 1, got 0
 
-What a single value may be is said once, in the annotation of its field; what two or more values must be together is
-said by the functions `_rule_...`, one for each rule. The text below each field is also its `--help`.
-
-This module needs the standard library only, so that a mistake is told before anything heavy is imported.
+The text below each field is also its `--help`. The standard library only, so that a mistake is told before anything
+heavy is imported.
 """
 
 import json
@@ -102,8 +100,7 @@ DatasetName = Annotated[
     str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name, DATASETS, expanded)
 ]
 ObjectiveName = Annotated[
-    str,
-    Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN),
+    str, Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN)
 ]
 TaskName = Annotated[str, Rule(holds=lambda name: name in TASK_NAMES, choices=TASK_NAMES)]
 Units = Annotated[tuple[Count, ...], Rule("a list of at least one integer >= 1", lambda units: len(units) > 0)]
@@ -137,10 +134,9 @@ class Data(Section):
 
 def _rule_sizes_match(model: "Model") -> None:
     if len(model.hidden_units) != len(model.latent_units):
-        raise ConfigError(
-            f"model.hidden_units: expected as many lists of units as model.latent_units has entries, "
-            f"{len(model.latent_units)}, got {len(model.hidden_units)}: {shown(plain(model.hidden_units))}"
-        )
+        expected = f"as many lists of units as model.latent_units has entries, {len(model.latent_units)}"
+        given = f"{len(model.hidden_units)}: {shown(plain(model.hidden_units))}"
+        raise ConfigError(f"model.hidden_units: expected {expected}, got {given}")
 
 
 def _rule_estimator_fits(model: "Model") -> None:
@@ -148,18 +144,14 @@ def _rule_estimator_fits(model: "Model") -> None:
     closed_form = model.objective == "vae_analytic_kl"
     needs = {"sampled": ("iwae",), "sticking_the_landing": ("vae", "iwae")}.get(model.estimator)
     if (needs and model.objective not in needs) or (model.estimator == "dreg" and closed_form):
-        raise ConfigError(
-            f"model.estimator: expected 'reparameterized' with model.objective {model.objective!r} "
-            f"({model.estimator!r} needs {either(needs) if needs else 'any other'}), got {model.estimator!r}"
-        )
+        why = f"({model.estimator!r} needs {either(needs) if needs else 'any other'})"
+        model.refuse("estimator", f"'reparameterized' with model.objective {model.objective!r} {why}")
 
 
 def _rule_one_layer_only(model: "Model") -> None:
     if model.objective == "vae_analytic_kl" and len(model.latent_units) > 1:
-        raise ConfigError(
-            f"model.objective: expected a choice that works with {len(model.latent_units)} stochastic layers, "
-            f"got {model.objective!r}, which needs one"
-        )
+        expected = f"a choice that works with {len(model.latent_units)} stochastic layers"
+        raise ConfigError(f"model.objective: expected {expected}, got {model.objective!r}, which needs one")
 
 
 def _rule_of_other_objectives(model: "Model") -> None:
@@ -183,7 +175,7 @@ class Model(Section):
     latent_units: Units = (50,)
     """Units of each stochastic layer, from the data upwards. Paper: 50, or 100 50 for two layers."""
 
-    hidden_units: tuple[tuple[Count, ...], ...] = ((200, 200),)
+    hidden_units: Annotated[tuple[tuple[Count, ...], ...], Rule("a list of lists of integers")] = ((200, 200),)
     """Tanh units of the deterministic layers below each stochastic layer, from the data upwards; the generative network
     mirrors them. Paper: 200,200, or 200,200 100,100 for two layers."""
 
@@ -230,18 +222,14 @@ def _rule_of_other_schedules(training: "Training") -> None:
 def _rule_epochs_fit_schedule(training: "Training") -> None:
     schedule, epochs, passes = training.schedule, training.epochs, (3**training.stages - 1) // 2
     if schedule != "burda" and epochs is None:
-        raise ConfigError(f"training.epochs: expected an integer >= 1 with training.schedule {schedule!r}, got None")
+        training.refuse("epochs", f"an integer >= 1 with training.schedule {schedule!r}")
     if schedule == "burda" and epochs is not None and epochs > passes:
-        raise ConfigError(
-            f"training.epochs: expected at most {passes}, the epochs of {training.stages} stages of schedule 'burda', "
-            f"or None, got {epochs}"
-        )
+        most = f"at most {passes}, the epochs of {training.stages} stages of schedule 'burda', or None"
+        training.refuse("epochs", most)
     if schedule == "cosine" and epochs is not None and training.warmup_epochs >= epochs:
-        raise ConfigError(
-            f"training.warmup_epochs: expected fewer than the {epochs} of training.epochs, got {training.warmup_epochs}"
-        )
+        training.refuse("warmup_epochs", f"fewer than the {epochs} of training.epochs")
     if schedule == "multistep" and not training.milestones:
-        raise ConfigError("training.milestones: expected at least one epoch with training.schedule 'multistep', got []")
+        training.refuse("milestones", "at least one epoch with training.schedule 'multistep'")
 
 
 @dataclass(frozen=True)
@@ -363,15 +351,11 @@ class Evaluation(Section):
 
 
 def _rule_likelihood_fits_data(experiment: "Experiment") -> None:
-    name, binarization = experiment.data.name, experiment.data.binarization
-    continuous = name in SYNTHETIC_DATASETS
-    if continuous and experiment.model.likelihood != "gaussian":
-        raise ConfigError(
-            f"model.likelihood: expected 'gaussian' with the real numbers of data.name {name!r}, "
-            f"got {experiment.model.likelihood!r}"
-        )
-    if (continuous or experiment.model.likelihood == "gaussian") and binarization != "none":
-        raise ConfigError(f"data.binarization: expected 'none' with model.likelihood 'gaussian', got {binarization!r}")
+    data, model = experiment.data, experiment.model
+    if data.name in SYNTHETIC_DATASETS and model.likelihood != "gaussian":
+        model.refuse("likelihood", f"'gaussian' with the real numbers of data.name {data.name!r}")
+    if model.likelihood == "gaussian" and data.binarization != "none":
+        data.refuse("binarization", "'none' with model.likelihood 'gaussian'")
 
 
 def _rule_no_start_from_itself(experiment: "Experiment") -> None:

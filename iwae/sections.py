@@ -18,7 +18,7 @@ import typing
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 INT32_MAX = 2**31 - 1
 
@@ -94,7 +94,7 @@ class Section:
     _rules: ClassVar[tuple[Callable[[Any], None], ...]] = ()
 
     def __new__(cls, *_: Any, **values: Any) -> Any:
-        _refuse_unknown_names(cls._path, values, cls)
+        refuse_unknown(cls._path, values, kinds(cls))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -102,6 +102,11 @@ class Section:
             object.__setattr__(self, name, _converted(join(self._path, name), getattr(self, name), kind))
         for rule in self._rules:
             rule(self)
+
+    def refuse(self, name: str, expected: str) -> NoReturn:
+        """Refuses the value of a parameter that does not fit the others."""
+        value = shown(plain(getattr(self, name)))
+        raise ConfigError(f"{join(self._path, name)}: expected {expected}, got {value}")
 
     def keeps_default(self, name: str, where: str) -> None:
         """Refuses another value than the default for a parameter that changes nothing `where`."""
@@ -127,11 +132,8 @@ def in_float32(number: Any) -> float:
 
 
 def _converted(path: str, value: Any, kind: Kind) -> Any:
-    """`value` as what `kind` says: integers as floats, lists as tuples, NumPy numbers as Python's.
-
-    Raises:
-        ConfigError: if that would lose anything, or if the rule does not hold.
-    """
+    """`value` as what `kind` says: integers as floats, lists as tuples, NumPy numbers as Python's; ConfigError if that
+    would lose anything, or if the rule does not hold."""
     if value is None and kind.optional:
         return None
     converted: Any = None
@@ -155,9 +157,8 @@ _TYPE_NAMES = {int: "an integer", float: "a finite number", bool: "True or False
 
 def _refusal(path: str, value: Any, kind: Kind) -> ConfigError:
     rule, why = kind.rule, ""
-    expected = rule.expected or (f"one of {', '.join(rule.choices)}" if rule.choices else _TYPE_NAMES.get(kind.type))
-    if kind.type is tuple and kind.item.type is tuple:
-        expected = "a list of lists of integers"
+    of_type = _TYPE_NAMES.get(kind.type, f"parameters of the class {kind.type.__name__}")
+    expected = rule.expected or (f"one of {', '.join(rule.choices)}" if rule.choices else of_type)
     if isinstance(value, str) and rule.choices:
         why = did_you_mean(value, rule.choices) or rule.hint
     elif kind.type is int and isinstance(value, numbers.Integral) and abs(int(value)) > INT32_MAX:
@@ -168,7 +169,6 @@ def _refusal(path: str, value: Any, kind: Kind) -> ConfigError:
             why = f" (it must be finite{' in float32' if math.isfinite(value) else ''})"
         elif rule.holds(value):
             why = f" (which is {single:g} in float32)"
-    expected = expected or f"parameters of the class {kind.type.__name__}"
     return ConfigError(f"{path}: expected {expected}{' or None' if kind.optional else ''}, got {shown(value)}{why}")
 
 
@@ -208,7 +208,7 @@ def from_mapping(path: str, values: Any, section: type) -> Any:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'experiment'}: expected named parameters (a dictionary), got {shown(values)}")
-    _refuse_unknown_names(path, values, section)
+    refuse_unknown(path, values, kinds(section))
     arguments = {}
     for name, kind in kinds(section).items():
         inner = join(path, name)
@@ -218,13 +218,13 @@ def from_mapping(path: str, values: Any, section: type) -> Any:
     return section(**arguments)
 
 
-def _refuse_unknown_names(path: str, values: Mapping[str, Any], section: type) -> None:
-    known = kinds(section)
-    for key in values:
-        if not isinstance(key, str) or key not in known:
+def refuse_unknown(path: str, keys: Iterable, known: Collection[str], what: str = "the name of a parameter") -> None:
+    """Refuses keys, of any type, that are not among the known ones."""
+    for key in keys:
+        if key not in known:
             near = did_you_mean(key, known) if isinstance(key, str) else ""
             name = key if isinstance(key, str) and key.isidentifier() else shown(key)
-            raise ConfigError(f"{join(path, name)}: expected the name of a parameter, got an unknown one{near}")
+            raise ConfigError(f"{join(path, name)}: expected {what}, got an unknown one{near}")
 
 
 def replace(section: _Section, changes: Mapping[str, Any]) -> _Section:

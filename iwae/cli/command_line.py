@@ -6,19 +6,20 @@ gives the same single line here and from Python, before TensorFlow is imported a
 
 import argparse
 import ast
+import collections
 import functools
 import inspect
 import itertools
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from iwae import config
 from iwae.cli import predecessor, presets, sweeps
 from iwae.config import ConfigError, Experiment
-from iwae.sections import Kind, did_you_mean, flatten, kinds, shown, written
+from iwae.sections import Kind, did_you_mean, flatten, join, kinds, shown, written
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
 
@@ -43,19 +44,23 @@ _CHOICES = {
     ),
 }
 
+# The sections and the parameters by their dotted names.
+_SECTIONS: dict[str, type] = {"": Experiment}
+_SECTIONS |= {name: kind.type for name, kind in kinds(Experiment).items() if kind.is_section}
+_EVERY = {join(path, name): kind for path, section in _SECTIONS.items() for name, kind in kinds(section).items()}
+_PARAMETERS = {name: kind for name, kind in _EVERY.items() if not kind.is_section}
+
 
 def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs what the command line asks for and ends the process.
+    """Runs what the words of a command line ask for (default: those of this process) and ends the process.
 
-    Args:
-        experiment: makes the experiment that holds the defaults; called here so that a mistake in it is told in one
-            line too.
-        arguments: the words of the command line without the program's name; default: those of this process.
+    `experiment` makes the experiment that holds the defaults; called here so that a mistake in it is told in one line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         experiments, notes = plan(arguments, _made(experiment))
-        workers, threads = (_count(name, read_words(arguments)) for name in ("workers", "threads_per_run"))
+        options = read_words(arguments)
+        workers, threads = (_count(name, options.get(name)) for name in ("workers", "threads_per_run"))
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -79,10 +84,7 @@ def _made(experiment: Callable[[], Experiment]) -> Experiment:
 def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment], list[str]]:
     """The experiments that a command line asks for, all of them checked, and lines to tell about them.
 
-    `--help` and `--list` print and exit.
-
-    Raises:
-        ConfigError: for an unknown option and for a value that is refused.
+    `--help` and `--list` print and exit; a ConfigError says which option or value is refused.
     """
     options = read_words(arguments)
     if "help" in options or "list" in options:
@@ -91,25 +93,25 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
     sources = [name for name in ("preset", "file", "run") if name in options]
     if len(sources) > 1:
         raise ConfigError(f"{sources[1]}: expected either --{sources[0]} or --{sources[1]}, got both")
-    words = {name: given[-1] for name, given in options.items() if name not in _CHOICES}
-    grid = _grid(options.get("grid", []), words)
-    changes = {name: _value(name, given) for name, given in words.items()}
+    last = {name: given[-1] for name, given in options.items()}
+    grid = _grid(options.get("grid", []), last)
+    changes = {name: _value(name, words) for name, words in last.items() if name not in _CHOICES}
 
-    file = _only("file", options["file"][-1]) if "file" in options else None
-    start, notes = (default, []) if file is None else predecessor.read(file, default)
-    if "run" in options:
-        start = _of_run(_only("run", options["run"][-1]))
-    if "preset" in options:
-        cells = presets.expand(options["preset"][-1])
-        if "name" in words and len(cells) > 1:
+    start, notes = default, list[str]()
+    if "file" in last:
+        start, notes = predecessor.read(_only("file", last["file"]), default)
+    if "run" in last:
+        start = _of_run(_only("run", last["run"]))
+    if "preset" in last:
+        cells = presets.expand(last["preset"])
+        if "name" in changes and len(cells) > 1:
             raise ConfigError(f"name: expected none with {len(cells)} presets, got {shown(changes['name'])}")
         experiments = [sweeps.of_preset(cell, default, changes, point) for cell in cells for point in grid]
     else:
         experiments = [sweeps.changed(start, changes, point) for point in grid]
-    names = [experiment.name for experiment in experiments]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
+    name, times = collections.Counter(experiment.name for experiment in experiments).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(f"grid: expected values that differ, got the run {name} twice")
     return experiments, list(dict.fromkeys([*notes, *itertools.chain(*map(_without_effect, experiments))]))
 
 
@@ -130,8 +132,7 @@ def _of_run(path: str) -> Experiment:
 def _without_effect(experiment: Experiment) -> list[str]:
     """A line about each parameter that changes nothing beside the others, but need not be a mistake."""
     training, lines = experiment.training, []
-    beyond = [milestone for milestone in training.milestones if milestone > (training.epochs or milestone)]
-    if beyond:
+    if beyond := [after for after in training.milestones if after > (training.epochs or after)]:
         lines.append(f"training.milestones: {written(beyond)} ignored, after the {training.epochs} training.epochs")
     defaults = (config.Training().stages, config.DEFAULT.training.stages)
     if training.schedule != "burda" and training.stages not in defaults:
@@ -142,74 +143,62 @@ def _without_effect(experiment: Experiment) -> list[str]:
 # ---- words to values ----
 
 
-def _count(name: str, options: Mapping[str, Sequence[Sequence[str]]]) -> int | None:
-    if name not in options:
+def _count(name: str, given: list[list[str]] | None) -> int | None:
+    if given is None:
         return None
-    word = _only(name, options[name][-1])
+    word = _only(name, given[-1])
     if not word.isdecimal() or int(word) < 1:
         raise ConfigError(f"{name}: expected an integer >= 1, got {shown(word)}")
     return int(word)
 
 
-def read_words(arguments: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
-    """The words after each option, by its name, as often as it is given: `{"model.k": [("5",)]}`.
+def read_words(arguments: Sequence[str]) -> dict[str, list[list[str]]]:
+    """The words after each option, by its name, as often as it is given: `{"model.k": [["5"]]}`.
 
-    Raises:
-        ConfigError: for an option that does not exist and for a word that belongs to none.
+    A ConfigError names an option that does not exist or a word that belongs to none.
     """
-    known = {"help", *_CHOICES, *_parameters()}
-    found: list[tuple[str, list[str]]] = []
+    known = {"help", *_CHOICES, *_PARAMETERS}
+    options: dict[str, list[list[str]]] = {}
+    words: list[str] | None = None  # of the last option
     for word in arguments:
         if not word.startswith("-") or isinstance(_scalar(word, float), float):
-            if not found:
+            if words is None:
                 raise ConfigError(f"{shown(word)}: expected an option such as --model.k 5, got a word without one")
-            found[-1][1].append(word)
+            words.append(word)
             continue
         option, equals, value = word.partition("=")
         name = "help" if option == "-h" else option[2:].replace("-", "_")
         if name not in known or not (option.startswith("--") or option == "-h"):
-            near = _near(option.lstrip("-"), [_option(name) for name in (*_CHOICES, *_parameters())])
+            near = _near(option.lstrip("-"), [_option(name) for name in (*_CHOICES, *_PARAMETERS)])
             raise ConfigError(f"{shown(option)[1:-1]}: expected an option that --help lists, got an unknown one{near}")
-        found.append((name, [value] if equals else []))
-    options: dict[str, list[tuple[str, ...]]] = {}
-    for name, words in found:
-        options.setdefault(name, []).append(tuple(words))
+        words = [value] if equals else []
+        options.setdefault(name, []).append(words)
     return options
 
 
-def _grid(options: Sequence[Sequence[str]], words: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Every point of the grid: the value of each of its parameters."""
+def _grid(options: list[list[str]], given: Collection[str]) -> list[dict[str, Any]]:
+    """Every point of the grid, the value of each of its parameters, none of which is `given` otherwise."""
     axes: dict[str, list[Any]] = {}
     for option in options:
         if len(option) < 2:
-            raise ConfigError(
-                "grid: expected a parameter and its values, such as --grid model.k 1 5 50, got "
-                f"{shown(' '.join(option)) if option else 'none'}"
-            )
+            expected = "a parameter and its values, such as --grid model.k 1 5 50"
+            raise ConfigError(f"grid: expected {expected}, got {_told(option)}")
         name = option[0].replace("-", "_")
-        if name not in _parameters():
-            near = _near(name, list(_parameters()))
+        if name not in _PARAMETERS:
+            near = _near(name, list(_PARAMETERS))
             raise ConfigError(f"grid: expected the name of a parameter, got {shown(option[0])}{near}")
         if name == "name":
             raise ConfigError("grid: expected a parameter other than name, to which the values are added, got name")
-        if name in words or name in axes:
+        if name in given or name in axes:
             raise ConfigError(f"grid: expected each parameter once, got {name} twice")
         layers = name == "model.hidden_units"  # there a word is the list of one layer
         axes[name] = [_value(name, value.split("/") if layers else [value]) for value in option[1:]]
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
 
-@functools.cache
-def _parameters() -> dict[str, Kind]:
-    """What the value of every parameter may be, by its dotted name."""
-    top = kinds(Experiment)
-    inner = {f"{name}.{last}": of for name in top if top[name].is_section for last, of in kinds(top[name].type).items()}
-    return {name: kind for name, kind in top.items() if not kind.is_section} | inner
-
-
 def _value(name: str, words: Sequence[str]) -> Any:
     """The words as a value for a parameter. A word that does not fit stays text, which `iwae.config` then refuses."""
-    kind = _parameters()[name]
+    kind = _PARAMETERS[name]
     none = [word.lower() for word in words] == ["none"]
     if kind.optional and none:
         return None
@@ -223,8 +212,12 @@ def _value(name: str, words: Sequence[str]) -> Any:
 
 def _only(name: str, words: Sequence[str]) -> str:
     if len(words) != 1:
-        raise ConfigError(f"{name}: expected one value, got {shown(' '.join(words)) if words else 'none'}")
+        raise ConfigError(f"{name}: expected one value, got {_told(words)}")
     return words[0]
+
+
+def _told(words: Sequence[str]) -> str:
+    return shown(" ".join(words)) if words else "none"
 
 
 def _scalar(word: str, type: Callable) -> Any:
@@ -263,12 +256,11 @@ def _help(default: Experiment) -> str:
     for name, (metavar, text) in _CHOICES.items():
         group.add_argument(_option(name), metavar=metavar, help=text)
     values = flatten(default)
-    sections = {name: kind.type for name, kind in kinds(Experiment).items() if kind.is_section}
-    for title, section in {"experiment": Experiment, **sections}.items():
-        group = parser.add_argument_group(title, inspect.cleandoc(section.__doc__ or ""))
+    for path, section in _SECTIONS.items():
+        group = parser.add_argument_group(path or "experiment", inspect.cleandoc(section.__doc__ or ""))
         for last, text in help_texts(section).items():
-            name = last if section is Experiment else f"{title}.{last}"
-            kind = _parameters()[name]
+            name = join(path, last)
+            kind = _PARAMETERS[name]
             if name == "tasks":
                 text += "".join(f" {task}: {of.about}." for task, of in config.TASKS.items())
             elif kind.rule.choices and kind.rule.expected:

@@ -14,7 +14,7 @@ from typing import Any
 from iwae import config
 from iwae.config import ConfigError, Experiment
 from iwae.data.catalogue import CATALOGUE
-from iwae.sections import did_you_mean, shown
+from iwae.sections import did_you_mean, join, refuse_unknown, shown
 
 _REQUIRED = """
     name data.name model.type model.Z_dim model.H_dim model.num_samples training.total_epochs
@@ -51,11 +51,8 @@ _KEYS = {*_OURS, *_CONVERTED, *_WITHOUT_OURS}
 def read(path: str | os.PathLike, default: Experiment) -> tuple[Experiment, list[str]]:
     """The experiment of a file of the PyTorch predecessor, which is executed, and a line about each ignored key.
 
-    What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`.
-
-    Raises:
-        ConfigError: for a file that cannot be read or that raises an error, an unknown or missing key, a value that is
-            refused.
+    What the predecessor has no word for (tasks, the folder of the results, the evaluation) is as in `default`. A
+    ConfigError says what is wrong with the file, a key or a value.
     """
     try:
         Path(path).read_bytes()
@@ -100,12 +97,9 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
 
     changes = {_OURS[name]: value for name, value in given.items() if name in _OURS}
     notes = []
-    if given.get("training.scheduler.milestones"):
-        changes["training.schedule"] = "multistep"
-    else:
-        changes["training.schedule"] = "constant"
-        if changes.pop("training.gamma", None) is not None:
-            notes.append("training.scheduler.gamma: no meaning without milestones, ignored")
+    changes["training.schedule"] = "multistep" if given.get("training.scheduler.milestones") else "constant"
+    if changes["training.schedule"] == "constant" and changes.pop("training.gamma", None) is not None:
+        notes.append("training.scheduler.gamma: no meaning without milestones, ignored")
 
     dataset = _dataset(given["data.name"])
     synthetic = CATALOGUE[dataset].synthetic
@@ -119,9 +113,8 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
         "model.likelihood": likelihood,
     }
     dimension = CATALOGUE[dataset].dimension
-    if given.get("model.X_dim", dimension) != dimension:
-        given_dimension = shown(given["model.X_dim"])
-        raise ConfigError(f"model.X_dim: expected {dimension}, the dimension of {dataset}, got {given_dimension}")
+    if (theirs_is := given.get("model.X_dim", dimension)) != dimension:
+        raise ConfigError(f"model.X_dim: expected {dimension}, the dimension of {dataset}, got {shown(theirs_is)}")
     latent = given["model.Z_dim"]
     changes["model.latent_units"] = latent if isinstance(latent, list) else [latent]
     changes["model.hidden_units"] = _hidden(given["model.H_dim"], len(changes["model.latent_units"]))
@@ -137,9 +130,8 @@ def convert(theirs: Mapping[str, Any], default: Experiment) -> tuple[Experiment,
         reason = "synthetic data are drawn" if synthetic else "no such folder, so datasets are looked for as usual"
         notes.append(f"data.path: {shown(path)} ignored ({reason})")
 
-    start = dataclasses.replace(
-        default, data=config.Data(path=default.data.path), model=config.Model(), training=config.Training()
-    )
+    data = config.Data(path=default.data.path)
+    start = dataclasses.replace(default, data=data, model=config.Model(), training=config.Training())
     try:
         return config.replace(start, changes), notes
     except ConfigError as error:
@@ -154,18 +146,17 @@ def _in_their_words(message: str) -> str:
     return message
 
 
-def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+def _leaves(values: Any, path: str = "") -> dict[str, Any]:
     """Every value that is no dictionary, by its dotted name."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'experiment'}: expected a dictionary, got {shown(values)}")
+        raise ConfigError(f"{path or 'experiment'}: expected a dictionary, got {shown(values)}")
+    prefix = join(path, "")
     known = {name.removeprefix(prefix).split(".")[0] for name in _KEYS if name.startswith(prefix)}
+    refuse_unknown(path, values, known, "a known key")
     leaves: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in known:
-            near = did_you_mean(key, known) if isinstance(key, str) else ""
-            name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else shown(key)
-            raise ConfigError(f"{name}: expected a known key, got an unknown one{near}")
-        leaves |= {prefix + key: value} if prefix + key in _KEYS else _leaves(value, f"{prefix}{key}.")
+        name = join(path, key)
+        leaves |= {name: value} if name in _KEYS else _leaves(value, name)
     return leaves
 
 

@@ -6,7 +6,7 @@ paper's protocol. Where a run writes, which tasks it does and its seed come from
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Preset:
     continues: str | None = None
 
 
+_MNIST, _FIXED = Data(name="mnist"), Data(name="binarized_mnist", binarization="fixed")
+
 # Sizes for the synthetic datasets; `camel` as in the report it comes from, the others large enough for their data.
 _SYNTHETIC: dict[str, dict[str, Any]] = {
     "camel": {"latent_units": (1,), "hidden_units": ((5, 5),)},
@@ -39,26 +41,18 @@ _SYNTHETIC: dict[str, dict[str, Any]] = {
 def _cell(data: Data, objective: str, k: int, layers: int, fast: bool = False) -> tuple[str, Preset]:
     name = f"{data.name}_{objective}_k{k}_{layers}layer{'s' if layers > 1 else ''}"
     depth = {1: "one stochastic layer", 2: "two stochastic layers"}[layers]
-    about, (of_model, of_training) = f"{data.name}, {objective.upper()}, k = {k}, {depth}", config.fast_protocol(k)
-    if fast:
-        name, about = f"{name}_fast", f"{name} in less time"
-    else:
-        of_model, of_training = {}, {}
+    about = f"{name} in less time" if fast else f"{data.name}, {objective.upper()}, k = {k}, {depth}"
+    of_model, of_training = config.fast_protocol(k) if fast else ({}, {})
     model = Model(objective=objective, k=k, **config.PAPER_NETWORKS[layers], **of_model)
-    return name, Preset(about, data, model, Training(**of_training))
+    return f"{name}_fast" if fast else name, Preset(about, data, model, Training(**of_training))
 
 
-def _table1(dataset: str, fast: bool = False) -> Iterator[tuple[str, Preset]]:
-    for layers in (1, 2):
-        for k in (1, 5, 50):
-            for objective in ("vae", "iwae"):
-                yield _cell(Data(name=dataset), objective, k, layers, fast)
+_TABLE_1 = [(objective, k) for k in (1, 5, 50) for objective in ("vae", "iwae")]
+_APPENDIX = [("vae", 1), ("iwae", 5), ("iwae", 50)]
 
 
-def _fixed_binarization(fast: bool = False) -> Iterator[tuple[str, Preset]]:
-    for layers in (1, 2):
-        for objective, k in (("vae", 1), ("iwae", 5), ("iwae", 50)):
-            yield _cell(Data(name="binarized_mnist", binarization="fixed"), objective, k, layers, fast)
+def _cells(data: Data, runs: list[tuple[str, int]], fast: bool = False) -> dict[str, Preset]:
+    return dict(_cell(data, objective, k, layers, fast) for layers in (1, 2) for objective, k in runs)
 
 
 def _table2() -> Iterator[tuple[str, Preset]]:
@@ -66,21 +60,18 @@ def _table2() -> Iterator[tuple[str, Preset]]:
     training = Training(schedule="constant", learning_rate=1e-4, epochs=3 ** (Training().stages - 1))
     ends = [("vae", 1), ("iwae", 50)]
     for (objective, k), (next_objective, next_k) in (ends, ends[::-1]):
-        name, first = _cell(Data(name="mnist"), objective, k, 1)
+        name, first = _cell(_MNIST, objective, k, 1)
         yield name, first
-        _, then = _cell(Data(name="mnist"), next_objective, next_k, 1)
         about = f"{name}, then {next_objective.upper()}, k = {next_k}"
-        yield (
-            f"{name}_then_{next_objective}_k{next_k}",
-            dataclasses.replace(then, about=about, training=training, continues=name),
-        )
+        model = dataclasses.replace(first.model, objective=next_objective, k=next_k)
+        yield f"{name}_then_{next_objective}_k{next_k}", Preset(about, _MNIST, model, training, continues=name)
 
 
 def _two_dimensional() -> Iterator[tuple[str, Preset]]:
     for objective in ("vae", "iwae"):
         model = Model(objective=objective, k=50, latent_units=(2,))
         about = f"mnist, {objective.upper()}, k = 50, two latent units"
-        yield f"mnist_{objective}_k50_2d", Preset(about, Data(name="mnist"), model)
+        yield f"mnist_{objective}_k50_2d", Preset(about, _MNIST, model)
 
 
 def _synthetic() -> Iterator[tuple[str, Preset]]:
@@ -93,12 +84,12 @@ def _synthetic() -> Iterator[tuple[str, Preset]]:
 
 
 _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
-    "table1-mnist": ("table 1 of the paper, MNIST", dict(_table1("mnist"))),
-    "table1-omniglot": ("table 1 of the paper, OMNIGLOT", dict(_table1("omniglot"))),
-    "table1-mnist-fast": ("the same by a faster protocol", dict(_table1("mnist", fast=True))),
-    "table1-fixed-fast": ("the appendix by it", dict(_fixed_binarization(fast=True))),
+    "table1-mnist": ("table 1 of the paper, MNIST", _cells(_MNIST, _TABLE_1)),
+    "table1-omniglot": ("table 1 of the paper, OMNIGLOT", _cells(Data(name="omniglot"), _TABLE_1)),
+    "table1-mnist-fast": ("the same by a faster protocol", _cells(_MNIST, _TABLE_1, fast=True)),
+    "table1-fixed-fast": ("the appendix by it", _cells(_FIXED, _APPENDIX, fast=True)),
     "table2": ("table 2 of the paper: one objective, then the other", dict(_table2())),
-    "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", dict(_fixed_binarization())),
+    "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", _cells(_FIXED, _APPENDIX)),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
     "synthetic": ("synthetic data, density known, Gaussian likelihood", dict(_synthetic())),
 }
@@ -110,12 +101,8 @@ GROUPS: dict[str, tuple[str, ...]] = {group: tuple(cells) for group, (_, cells) 
 """The names in every group of presets, in the order in which they are run."""
 
 
-def expand(names: tuple[str, ...]) -> list[str]:
-    """The presets that names of presets and of groups stand for, each once.
-
-    Raises:
-        ConfigError: for a name that is neither, and for no name at all.
-    """
+def expand(names: Sequence[str]) -> list[str]:
+    """The presets that names of presets and of groups stand for, each once; ConfigError for no name or another one."""
     if not names:
         raise ConfigError("preset: expected a name that --list prints, got none")
     for name in names:
@@ -128,29 +115,10 @@ def expand(names: tuple[str, ...]) -> list[str]:
 def experiment(name: str, default: Experiment) -> Experiment:
     """The experiment of the preset `name`; seed, tasks and where it reads and writes are those of `default`."""
     preset = PRESETS[name]
+    data = dataclasses.replace(preset.data, path=default.data.path)
     return dataclasses.replace(
-        default,
-        name=name,
-        data=dataclasses.replace(preset.data, path=default.data.path),
-        model=preset.model,
-        training=preset.training,
-        evaluation=config.Evaluation(),
+        default, name=name, data=data, model=preset.model, training=preset.training, evaluation=config.Evaluation()
     )
-
-
-def continuation(name: str, changed: Experiment, first: Experiment | None) -> Experiment:
-    """`changed`, an experiment made from the preset `name`, starting from the run `first` if it continues one.
-
-    A continuation takes as many epochs as the last stage, 3^(stages - 1), of the run that it continues.
-    """
-    preset, training = PRESETS[name], changed.training
-    if preset.continues is None:
-        return changed
-    if first is not None:
-        training = dataclasses.replace(training, start_from=first.run_dir)
-    if training.epochs == preset.training.epochs:
-        training = dataclasses.replace(training, epochs=3 ** (training.stages - 1))
-    return dataclasses.replace(changed, training=dataclasses.replace(training, stages=preset.training.stages))
 
 
 def listing() -> str:

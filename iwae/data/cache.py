@@ -25,11 +25,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The cache folder: the argument, else `IWAE_DATA_DIR`, else the operating system's cache folder.
-
-    Raises:
-        DatasetError: No such home folder.
-    """
+    """The cache folder: the argument, else `IWAE_DATA_DIR`, else the operating system's; DatasetError as `expanded`."""
     given = data_dir or os.environ.get("IWAE_DATA_DIR")
     return expanded(given) if given else Path(platformdirs.user_cache_dir("iwae"))
 
@@ -39,18 +35,15 @@ def defect(path: Path, file: RemoteFile) -> str | None:
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
-    if file.size not in (None, size):
-        return f"{size} bytes, expected {file.size}{_looks_like_html(path)}"
-    digest = hashlib.sha256() if file.digest_name == "sha256" else hashlib.sha1(b"blob %d\0" % size)
+    found, expected = f"{size} bytes", str(file.size)
+    if file.size in (None, size):
+        digest = hashlib.sha256() if file.digest_name == "sha256" else hashlib.sha1(b"blob %d\0" % size)
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() == file.digest:
+            return None
+        found, expected = f"{file.digest_name} {digest.hexdigest()}", file.digest
     with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() == file.digest:
-        return None
-    return f"{file.digest_name} {digest.hexdigest()}, expected {file.digest}{_looks_like_html(path)}"
-
-
-def _looks_like_html(path: Path) -> str:
-    with open(path, "rb") as stream:
-        head = stream.read(256).lstrip().lower()
-    return " (a web page, as a login or proxy page sends)" if head.startswith((b"<!doctype", b"<html")) else ""
+        is_html = stream.read(256).lstrip().lower().startswith((b"<!doctype", b"<html"))
+    return f"{found}, expected {expected}" + " (a web page, as a login or proxy page sends)" * is_html

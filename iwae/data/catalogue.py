@@ -3,8 +3,8 @@
 The standard library only: the parameters import this when the program starts.
 """
 
-import importlib
 import math
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,9 +24,8 @@ class RemoteFile:
         name: File name, the same in the cache, upstream and at a mirror.
         urls: Where to ask, best first.
         digest: Hexadecimal: SHA-256 (64 digits), or the git blob id (40 digits; SHA-1 of `blob <size>\\0` and the
-            contents) where a git repository is the source and nothing else is published.
-        size: Bytes, or None if not published.
-        at_most: Bytes after which an answer is cut where no size is published.
+            contents) where a git repository is the source.
+        size: Bytes; None if not published: then an answer is cut after `at_most`.
     """
 
     name: str
@@ -78,9 +77,8 @@ class Entry:
 
 
 def named(text: str) -> Any:
-    """The object that `module:name` names; its module is imported now and not earlier (this drawer's one lazy door)."""
-    module, _, name = text.partition(":")
-    return getattr(importlib.import_module(module), name)
+    """What `module` or `module:name` names, imported now and not earlier: this drawer's one lazy door."""
+    return pkgutil.resolve_name(text)
 
 
 def _files(folders: Sequence[str], *rows: tuple[str, int | None, str]) -> tuple[RemoteFile, ...]:
@@ -93,10 +91,7 @@ def _synthetic(name: str, dimension: int, about: str, density: str) -> Entry:
 
 
 _MNIST = _files(
-    (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    ),
+    ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/"),
     ("train-images-idx3-ubyte.gz", 9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
     ("train-labels-idx1-ubyte.gz", 28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
     ("t10k-images-idx3-ubyte.gz", 1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
@@ -126,60 +121,33 @@ _OMNIGLOT = _files(
     ("chardata.mat", None, "016a3536ffe5e1d38e42563a18d7a78bfaf643ec"),
 )
 
-CATALOGUE: dict[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        Entry(  # valid: the last training images, as in the authors' code
-            "mnist",
-            "28x28 handwritten digits, grey values",
-            "iwae.data.mnist:parse",
-            "grey",
-            (28, 28),
-            (59_600, 400, 10_000),
-            _MNIST,
-        ),
-        Entry(
-            "binarized_mnist",
-            "MNIST with the fixed binarization of Larochelle & Murray",
-            "iwae.data.mnist:parse_binarized",
-            "binary",
-            (28, 28),
-            (50_000, 10_000, 10_000),
-            _BINARIZED_MNIST,
-            white=1,
-        ),
-        Entry(
-            "fashion_mnist",
-            "28x28 pictures of clothes, grey values",
-            "iwae.data.mnist:parse",
-            "grey",
-            (28, 28),
-            (59_600, 400, 10_000),
-            _FASHION_MNIST,
-        ),
-        Entry(  # valid: the last after a fixed shuffle, as in the authors' code
-            "omniglot",
-            "28x28 handwritten characters of 50 alphabets, grey values",
-            "iwae.data.omniglot:parse",
-            "grey",
-            (28, 28),
-            (23_000, 1_345, 8_070),
-            _OMNIGLOT,
-        ),
-        Entry(
-            "digits",
-            "8x8 handwritten digits that come with scikit-learn, no download",
-            "iwae.data.digits:parse",
-            "grey",
-            (8, 8),
-            (1_297, 200, 300),
-            white=16,
-        ),
-        _synthetic("camel", 1, "two clusters that overlap", "CAMEL"),
-        _synthetic("two_close_clusters", 1, "another name of camel", "CAMEL"),
-        _synthetic("two_clusters", 1, "two clusters apart", "TWO_CLUSTERS"),
-        _synthetic("linear2dim", 2, "a noisy line", "LINE"),
-        _synthetic("simple_2_layers", 2, "four clusters", "FOUR_CLUSTERS"),
-        _synthetic("circle", 2, "a noisy circle", "CIRCLE"),
-    )
-}
+_ENTRIES = (
+    Entry(  # valid: the last training images, as in the authors' code
+        "mnist", "28x28 handwritten digits, grey values", "iwae.data.mnist:parse", "grey", (28, 28),
+        (59_600, 400, 10_000), _MNIST,
+    ),
+    Entry(
+        "binarized_mnist", "MNIST with the fixed binarization of Larochelle & Murray",
+        "iwae.data.mnist:parse_binarized", "binary", (28, 28), (50_000, 10_000, 10_000), _BINARIZED_MNIST, white=1,
+    ),
+    Entry(
+        "fashion_mnist", "28x28 pictures of clothes, grey values", "iwae.data.mnist:parse", "grey", (28, 28),
+        (59_600, 400, 10_000), _FASHION_MNIST,
+    ),
+    Entry(  # valid: the last after a fixed shuffle, as in the authors' code
+        "omniglot", "28x28 handwritten characters of 50 alphabets, grey values", "iwae.data.omniglot:parse",
+        "grey", (28, 28), (23_000, 1_345, 8_070), _OMNIGLOT,
+    ),
+    Entry(
+        "digits", "8x8 handwritten digits that come with scikit-learn, no download", "iwae.data.digits:parse",
+        "grey", (8, 8), (1_297, 200, 300), white=16,
+    ),
+    _synthetic("camel", 1, "two clusters that overlap", "CAMEL"),
+    _synthetic("two_close_clusters", 1, "another name of camel", "CAMEL"),
+    _synthetic("two_clusters", 1, "two clusters apart", "TWO_CLUSTERS"),
+    _synthetic("linear2dim", 2, "a noisy line", "LINE"),
+    _synthetic("simple_2_layers", 2, "four clusters", "FOUR_CLUSTERS"),
+    _synthetic("circle", 2, "a noisy circle", "CIRCLE"),
+)  # fmt: skip
+
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -4,15 +4,16 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from iwae.data.catalogue import Kind
 
 Array = np.ndarray
-LogDensity = Callable[[Array], Array]
 
 SPLITS = ("train", "valid", "test")
+DERIVED = ("fingerprint", "train_mean", "train_std")  # as in Dataset
 SHUFFLE_SEED = 123  # of the fixed shuffles, as in the authors' code; no parameter changes it
 
 
@@ -42,47 +43,47 @@ class Dataset:
     fingerprint: str
     train_mean: Array
     train_std: Array
-    log_density: LogDensity | None = None
+    log_density: Callable[[Array], Array] | None = None
 
 
 def assemble(
-    name: str,
-    examples: Mapping[str, Array],
-    labels: Mapping[str, Array | None],
-    kind: Kind,
-    shape: tuple[int, ...],
-    log_density: LogDensity | None = None,
-    known: Mapping[str, Array] | None = None,
+    name: str, arrays: Mapping[str, Array], kind: Kind, shape: tuple[int, ...], white: int = 1, log_density: Any = None
 ) -> Dataset:
-    """From the examples of each split, float32 [n, D], each of `shape`; `known`: what `derived` gave for them."""
-    known = known or derived(examples)
+    """From the arrays of a user's .npz (`loading.load_dataset`) with `x_valid`, and what is `DERIVED` if it is there.
+
+    `shape` is that of an example, `white` the largest pixel value of integers.
+    """
+    examples = {split: pixels(arrays[f"x_{split}"], white) for split in SPLITS}
+    labels = {split: arrays[f"y_{split}"].astype(np.int64) if f"y_{split}" in arrays else None for split in SPLITS}
+    if not all(key in arrays for key in DERIVED):
+        train = examples["train"]
+        mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+        arrays = {"fingerprint": np.array(_fingerprint(examples)), "train_mean": mean, "train_std": std}
     return Dataset(
         name=name,
         **examples,
-        labels={split: None if (y := labels.get(split)) is None else y.astype(np.int64) for split in SPLITS},
+        labels=labels,
         image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
         kind=kind,
-        fingerprint=str(known["fingerprint"]),
-        train_mean=known["train_mean"],
-        train_std=known["train_std"],
+        fingerprint=str(arrays["fingerprint"]),
+        train_mean=arrays["train_mean"].astype(np.float32),
+        train_std=arrays["train_std"].astype(np.float32),
         log_density=log_density,
     )
 
 
-def derived(examples: Mapping[str, Array]) -> dict[str, Array]:
-    """Fingerprint, mean and standard deviation of the examples of the three splits, each float32 [n, D]."""
+def _fingerprint(examples: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
-    for split in SPLITS:
-        x = np.ascontiguousarray(examples[split], "<f4")
+    for split, x in examples.items():
         digest.update(f"{split} {x.shape}".encode())
-        digest.update(x.data)
-    mean = examples["train"].mean(axis=0, dtype=np.float64)
-    std = examples["train"].std(axis=0, dtype=np.float64)
-    return {
-        "fingerprint": np.array(digest.hexdigest()),
-        "train_mean": mean.astype(np.float32),
-        "train_std": std.astype(np.float32),
-    }
+        digest.update(np.ascontiguousarray(x, "<f4").data)
+    return digest.hexdigest()
+
+
+def with_valid(x: Array, y: Array, count: int, x_test: Array, y_test: Array) -> dict[str, Array]:
+    """The arrays of a user's .npz; the last `count` of `x`, with labels `y`, are valid, the others train."""
+    train = {"x_train": x[:-count], "y_train": y[:-count], "x_valid": x[-count:], "y_valid": y[-count:]}
+    return train | {"x_test": x_test, "y_test": y_test}
 
 
 def pixels(x: Array, white: int) -> Array:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from iwae.data.cache import cache_dir, defect
 from iwae.data.catalogue import CATALOGUE, DatasetError, RemoteFile, named
@@ -67,7 +68,7 @@ def fetch(
             if wrong != "missing":
                 print(f"{path}: {wrong}; fetching it again", file=sys.stderr)
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_stale(folder)
+            _remove_left_behind(folder)
             _fetch_file(file, path, mirror, timeout, transfer_timeout, wait)
         except OSError as error:
             raise DownloadError(
@@ -81,19 +82,17 @@ def fetch(
 def _fetch_file(
     file: RemoteFile, path: Path, mirror: str | None, timeout: float, transfer_timeout: float, wait: float
 ) -> None:
-    transfer, refused, shown = (
-        named(f"iwae.data.transfer:{name}") for name in ("transfer", "Refused", "without_password")
-    )
-    sources = [f"{mirror.rstrip('/')}/{file.name}"] if mirror else []
-    sources += file.urls
+    from_net = named("iwae.data.transfer")  # imports requests
+    shown = from_net.without_password
+    sources = [f"{mirror.rstrip('/')}/{file.name}", *file.urls] if mirror else [*file.urls]
     reasons: dict[str, list[str]] = {url: [] for url in sources}
     for attempt in range(ROUNDS):
         if attempt and sources:
             time.sleep(wait * 2 ** (attempt - 1))
         for url in list(sources):
             try:
-                transfer(url, file, path, timeout, transfer_timeout)
-            except refused as error:
+                from_net.transfer(url, file, path, timeout, transfer_timeout)
+            except from_net.Refused as error:
                 if str(error) not in reasons[url]:
                     print(f"  {shown(url)}: {error}", file=sys.stderr)
                 reasons[url].append(str(error))
@@ -104,16 +103,13 @@ def _fetch_file(
                 return
     tried = [f"  {shown(url)}: {'; '.join(dict.fromkeys(why))} ({len(why)}x)" for url, why in reasons.items()]
     size = f"{file.size} bytes, " if file.size else ""
-    raise DownloadError(
-        "\n".join(
-            [f"{path.parent.name}: {file.name} could not be fetched. Sources tried:"]
-            + tried
-            + [
-                "Try again later, give another source (--mirror URL or IWAE_MIRROR=URL, asked at URL/<file name>), or",
-                f"put the file there yourself: {path} ({size}{file.digest_name} {file.digest})",
-            ]
-        )
-    )
+    lines = [
+        f"{path.parent.name}: {file.name} could not be fetched. Sources tried:",
+        *tried,
+        "Try again later, give another source (--mirror URL or IWAE_MIRROR=URL, asked at URL/<file name>), or",
+        f"put the file there yourself: {path} ({size}{file.digest_name} {file.digest})",
+    ]
+    raise DownloadError("\n".join(lines))
 
 
 def _checked_mirror(mirror: str | None) -> str | None:
@@ -131,7 +127,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _remove_stale(folder: Path) -> None:
+def _remove_left_behind(folder: Path) -> None:
     """Remove what killed processes left; a transfer in progress touches its file now and then."""
     for left in left_behind(folder):
         with contextlib.suppress(OSError):
@@ -149,53 +145,40 @@ def main(arguments: Sequence[str] | None = None, wait: float = 1.0) -> int:
     parser = argparse.ArgumentParser(
         prog="datasets_download", description="Fetch datasets into the cache, verified; nothing is fetched twice."
     )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(known)} (default: {' '.join(DEFAULT)})"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="the cache (default: IWAE_DATA_DIR, else the system's cache)")
-    parser.add_argument(
-        "--mirror", metavar="URL", help="ask at URL/<file name> first, then upstream (default: IWAE_MIRROR)"
-    )
-    parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=20.0, help="give up a silent server (default: 20)"
-    )
-    parser.add_argument(
-        "--transfer-timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=3600.0,
-        help="give up a source that takes longer for one file (default: 3600)",
-    )
-    options = parser.parse_args(arguments)
-    for name in options.names:
+
+    def add(name: str, metavar: str, help: str, **options: Any) -> None:
+        parser.add_argument(name, metavar=metavar, help=help, **options)
+
+    add("names", "NAME", f"of {', '.join(known)} (default: {' '.join(DEFAULT)})", nargs="*")
+    add("--data-dir", "DIR", "the cache (default: IWAE_DATA_DIR, else the system's cache)")
+    add("--mirror", "URL", "ask at URL/<file name> first, then upstream (default: IWAE_MIRROR)")
+    add("--timeout", "SECONDS", "give up a silent server (default: 20)", type=_seconds, default=20.0)
+    slow = "give up a source that takes longer for one file (default: 3600)"
+    add("--transfer-timeout", "SECONDS", slow, type=_seconds, default=3600.0)
+    options = vars(parser.parse_args(arguments))
+    names, data_dir = options.pop("names"), options["data_dir"]
+    for name in names:
         if name not in known:
             parser.error(f"NAME: expected one of {', '.join(known)}, got {name!r}")
     try:
-        _checked_mirror(options.mirror)
-        cache_dir(options.data_dir)
+        _checked_mirror(options["mirror"])
+        cache_dir(data_dir)
     except ValueError as error:
         parser.error(str(error))
 
     load_dataset = named("iwae.data.loading:load_dataset")
     failed = []
-    for name in dict.fromkeys(options.names or DEFAULT):
+    for name in dict.fromkeys(names or DEFAULT):
         try:
-            fetch(
-                name,
-                options.data_dir,
-                mirror=options.mirror,
-                timeout=options.timeout,
-                transfer_timeout=options.transfer_timeout,
-                wait=wait,
-            )
-            load_dataset(name, options.data_dir)  # parses what is new
+            fetch(name, **options, wait=wait)
+            load_dataset(name, data_dir)  # parses what is new
         except (DownloadError, DatasetError) as error:
             print(error, file=sys.stderr)
             failed.append(name)
         except KeyboardInterrupt:
             print("interrupted; what is complete is kept, the same command goes on from there", file=sys.stderr)
             return 130
-    print(_table(known, options.data_dir))
+    print(_table(known, data_dir))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -204,24 +187,18 @@ def main(arguments: Sequence[str] | None = None, wait: float = 1.0) -> int:
 def _table(names: Sequence[str], data_dir: str | None) -> str:
     """What is cached, a row a dataset."""
     load_dataset, folder = named("iwae.data.loading:load_dataset"), cache_dir(data_dir)
-    rows: list[tuple[str, ...]] = [
-        ("dataset", "files", "bytes", "train", "valid", "test", "pixel mean (train, valid, test)")
-    ]
+    rows = {}
     for name in names:
         paths = [folder / name / file.name for file in CATALOGUE[name].files]
         try:
             size = sum(path.stat().st_size for path in paths)
             data = load_dataset(name, data_dir)
         except (OSError, DatasetError):
-            rows.append((name, "not cached", "", "", "", "", ""))
+            rows[name] = ["not cached", "", "", "", "", ""]
             continue
         splits = (data.train, data.valid, data.test)
-        counts = [f"{len(x):,}" for x in splits]
         means = "  ".join(f"{x.mean(dtype='float64'):.6f}" for x in splits)
-        rows.append((name, str(len(paths)), f"{size:,}", *counts, means))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:-1], widths[1:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    return "\n".join([f"cache: {folder}", *lines])
+        rows[name] = [str(len(paths)), f"{size:,}", *(f"{len(x):,}" for x in splits), means]
+    columns = ["files", "bytes", "train", "valid", "test", "pixel mean (train, valid, test)"]
+    table = named("pandas:DataFrame").from_dict(rows, orient="index", columns=columns).rename_axis(columns="dataset")
+    return f"cache: {folder}\n{table.to_string()}"

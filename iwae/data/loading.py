@@ -14,12 +14,11 @@ import numpy as np
 from iwae.data import synthetic, users_file
 from iwae.data.cache import cache_dir, defect, expanded
 from iwae.data.catalogue import CATALOGUE, DatasetError, Entry, named
-from iwae.data.dataset import SPLITS, Array, Dataset, assemble, derived, pixels
+from iwae.data.dataset import DERIVED, Array, Dataset, assemble
 from iwae.files import replacing
 
 PARSED = "parsed-2.npz"  # the number changes with what is in it
 SEAL = hashlib.sha256().digest_size * 2  # bytes: hexadecimal digits
-DERIVED = ("fingerprint", "train_mean", "train_std")
 
 
 def load_dataset(
@@ -81,10 +80,8 @@ def binarize(
     if how not in ("stochastic", "fixed", "threshold"):
         raise ValueError(f"binarization: expected stochastic, fixed, threshold or none, got {how!r}")
     if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
-        raise ValueError(
-            "binarization: expected values in [0, 1] (or 'none'), "
-            f"got {users_file.number(images.min())} to {users_file.number(images.max())}"
-        )
+        least, most = map(users_file.number, (images.min(), images.max()))
+        raise ValueError(f"binarization: expected values in [0, 1] (or 'none'), got {least} to {most}")
     if how == "threshold":
         return (images >= 0.5).astype(np.float32)
     # Uniforms in [0, 1): a grey value of 0 is never set, 1 always is.
@@ -93,32 +90,21 @@ def binarize(
 
 def _parsed(entry: Entry, data_dir: str | os.PathLike[str] | None) -> Dataset:
     """A dataset of files or of a package; what was parsed from files is kept beside them."""
+
+    def dataset(arrays: Mapping[str, Array]) -> Dataset:
+        return assemble(entry.name, arrays, entry.kind, entry.shape, entry.white)
+
     if not entry.files:
-        return _dataset(entry, named(entry.parser)(Path()))
+        return dataset(named(entry.parser)(Path()))
     folder = cache_dir(data_dir) / entry.name
     try:
-        arrays = _read_parsed(folder / PARSED, entry)
+        return dataset(_read_parsed(folder / PARSED, entry))
     except Exception:  # whatever a missing or damaged file makes its reader raise, the upstream files are the remedy
         arrays = _parse(entry, folder, data_dir)
-        arrays |= derived(_examples(entry, arrays))
-        with contextlib.suppress(OSError):  # a read-only cache goes without
-            write_parsed(folder / PARSED, entry, arrays)
-    return _dataset(entry, arrays)
-
-
-def _examples(entry: Entry, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {split: pixels(arrays[f"x_{split}"], entry.white) for split in SPLITS}
-
-
-def _dataset(entry: Entry, arrays: Mapping[str, Array]) -> Dataset:
-    return assemble(
-        entry.name,
-        _examples(entry, arrays),
-        {split: arrays.get(f"y_{split}") for split in SPLITS},
-        kind=entry.kind,
-        shape=arrays["x_train"].shape[1:],
-        known=arrays if "fingerprint" in arrays else None,
-    )
+    found = dataset(arrays)
+    with contextlib.suppress(OSError):  # a read-only cache goes without
+        write_parsed(folder / PARSED, entry, arrays | {key: np.asarray(getattr(found, key)) for key in DERIVED})
+    return found
 
 
 def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) -> dict[str, Array]:
@@ -131,14 +117,13 @@ def _parse(entry: Entry, folder: Path, data_dir: str | os.PathLike[str] | None) 
             wrong = f"unreadable ({error.strerror})"
         if wrong:
             option = f" --data-dir {shlex.quote(os.fspath(data_dir))}" if data_dir else ""
-            raise DatasetError(
-                f"{entry.name}: {path} is {wrong}; run: python datasets_download.py {entry.name}{option}"
-            )
+            command = f"python datasets_download.py {entry.name}{option}"
+            raise DatasetError(f"{entry.name}: {path} is {wrong}; run: {command}")
     return named(entry.parser)(folder)
 
 
 def write_parsed(path: Path, entry: Entry, arrays: Mapping[str, Array]) -> None:
-    """Write what was parsed from the files of `entry`, and what `derived` gave for it: an .npz with a seal at its end.
+    """Write what was parsed from the files of `entry`, and what is `DERIVED`: an .npz with a seal at its end.
 
     The seal binds every byte to the upstream files that the catalogue names: what was changed since, or comes from
     other files or another parser, is not read again.
@@ -152,8 +137,7 @@ def write_parsed(path: Path, entry: Entry, arrays: Mapping[str, Array]) -> None:
 
 def _read_parsed(path: Path, entry: Entry) -> dict[str, Array]:
     content = path.read_bytes()
-    view = memoryview(content)
-    if view[-SEAL:] != _seal(entry, view[:-SEAL]):
+    if content[-SEAL:] != _seal(entry, memoryview(content)[:-SEAL]):
         raise ValueError("changed since it was written, or from other files")
     return users_file.read_npz(io.BytesIO(content), (*users_file.KEYS, *DERIVED))
 

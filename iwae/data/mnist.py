@@ -5,20 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from iwae.data.dataset import SPLITS, Array
+from iwae.data.dataset import SPLITS, Array, with_valid
 
 
 def parse(folder: Path) -> dict[str, Array]:
     """MNIST and Fashion-MNIST; the last 400 training images are valid, as in the authors' code."""
     x, y = _idx(folder / "train-images-idx3-ubyte.gz"), _idx(folder / "train-labels-idx1-ubyte.gz")
-    return {
-        "x_train": x[:-400],
-        "y_train": y[:-400],
-        "x_valid": x[-400:],
-        "y_valid": y[-400:],
-        "x_test": _idx(folder / "t10k-images-idx3-ubyte.gz"),
-        "y_test": _idx(folder / "t10k-labels-idx1-ubyte.gz"),
-    }
+    x_test, y_test = _idx(folder / "t10k-images-idx3-ubyte.gz"), _idx(folder / "t10k-labels-idx1-ubyte.gz")
+    return with_valid(x, y, 400, x_test, y_test)
 
 
 def _idx(path: Path) -> Array:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from iwae.data.dataset import SHUFFLE_SEED, Array
+from iwae.data.dataset import SHUFFLE_SEED, Array, with_valid
 
 
 def parse(folder: Path) -> dict[str, Array]:
@@ -13,15 +13,8 @@ def parse(folder: Path) -> dict[str, Array]:
     content = scipy.io.loadmat(folder / "chardata.mat")
     x, y = _columns(content["data"]), content["target"].argmax(axis=0)
     order = np.random.RandomState(SHUFFLE_SEED).permutation(len(x))
-    train, valid = order[:-1345], order[-1345:]
-    return {
-        "x_train": x[train],
-        "y_train": y[train],
-        "x_valid": x[valid],
-        "y_valid": y[valid],
-        "x_test": _columns(content["testdata"]),
-        "y_test": content["testtarget"].argmax(axis=0),
-    }
+    x_test, y_test = _columns(content["testdata"]), content["testtarget"].argmax(axis=0)
+    return with_valid(x[order], y[order], 1345, x_test, y_test)
 
 
 def _columns(data: Array) -> Array:

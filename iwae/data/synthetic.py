@@ -25,18 +25,12 @@ def generate(entry: Entry, seed: int, count: int) -> Dataset:
     if count < 1:
         raise DatasetError(f"synthetic_examples: expected at least 1, got {count}")
     density: Density = named(entry.parser)
-    counts = {"train": count, "valid": max(count // 10, 1), "test": count}
-    drawn = {
-        split: density.draw(np.random.default_rng([seed, number]), counts[split]) for number, split in enumerate(SPLITS)
-    }
-    return assemble(
-        entry.name,
-        {split: x.astype(np.float32) for split, (x, _) in drawn.items()},
-        {split: y for split, (_, y) in drawn.items()},
-        kind=entry.kind,
-        shape=entry.shape,
-        log_density=density.log_density,
-    )
+    arrays = {}
+    for stream, (split, size) in enumerate(zip(SPLITS, (count, max(count // 10, 1), count), strict=True)):
+        arrays[f"x_{split}"], labels = density.draw(np.random.default_rng([seed, stream]), size)
+        if labels is not None:
+            arrays[f"y_{split}"] = labels
+    return assemble(entry.name, arrays, entry.kind, entry.shape, log_density=density.log_density)
 
 
 @dataclass(frozen=True)

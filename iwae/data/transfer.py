@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urljoin
 
 import requests
@@ -44,7 +43,9 @@ def transfer(url: str, file: RemoteFile, path: Path, timeout: float, transfer_ti
         OSError: The file cannot be written. Nothing is left of it.
     """
     with replacing(path) as stream, _Line(file) as line:
-        _receive(url, file, stream, line, timeout, transfer_timeout)
+        for block in _in_time(_blocks(url, file, timeout), timeout, transfer_timeout):
+            stream.write(block)
+            line.draw(len(block))
         stream.flush()
         wrong = defect(Path(stream.name), file)
         if wrong:
@@ -52,34 +53,28 @@ def transfer(url: str, file: RemoteFile, path: Path, timeout: float, transfer_ti
         line.draw(complete=True)
 
 
-def _receive(
-    url: str, file: RemoteFile, stream: BinaryIO, line: _Line, timeout: float, transfer_timeout: float
-) -> None:
-    """Writes what a thread reads; its reads may block for longer than they should, where a byte comes now and then."""
-    blocks: queue.SimpleQueue[bytes | Refused | None] = queue.SimpleQueue()
+def _in_time(blocks: Iterator[bytes], timeout: float, transfer_timeout: float) -> Iterator[bytes]:
+    """`blocks`, read by a thread: its reads may block for longer than they should, where a byte comes now and then."""
+    read: queue.SimpleQueue[bytes | Refused] = queue.SimpleQueue()
     over = threading.Event()
 
-    def read() -> None:
+    def read_all() -> None:
         try:
-            for block in _blocks(url, file, timeout):
+            for block in blocks:
                 if over.is_set():
                     return
-                blocks.put(block)
-            blocks.put(None)
+                read.put(block)
+            read.put(b"")
         except Exception as error:  # whatever an answer makes its readers raise, it is no file
-            blocks.put(Refused(_reason(error, timeout)))
+            read.put(Refused(_reason(error, timeout)))
 
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=read_all, daemon=True).start()
     deadline = time.monotonic() + transfer_timeout
     try:
-        while True:
-            block = blocks.get(timeout=max(deadline - time.monotonic(), 0))
+        while block := read.get(timeout=max(deadline - time.monotonic(), 0)):
             if isinstance(block, Refused):
                 raise block
-            if block is None:
-                return
-            stream.write(block)
-            line.draw(len(block))
+            yield block
     except queue.Empty:
         raise Refused(f"not complete after {transfer_timeout:g} s", final=True) from None
     finally:
@@ -160,9 +155,9 @@ class _Line:
         share = f"{100 * self._received // total:3} %  " if total else ""
         of = f" of {total / 1e6:.1f}" if total else ""
         text = f"  {self._file.name}  {share}{self._received / 1e6:.1f}{of} MB"
-        self._put(text, end="\n" if complete else "")
+        self._put(text, "\n" if complete else "")
 
-    def _put(self, text: str, end: str = "") -> None:
+    def _put(self, text: str, end: str) -> None:
         text = text[: shutil.get_terminal_size().columns - 1]  # a full line would wrap
         print(f"\r{text.ljust(self._width)}", end=end, file=sys.stderr, flush=True)
         self._width = 0 if end else len(text)
@@ -172,5 +167,4 @@ class _Line:
 
     def __exit__(self, *_: object) -> None:
         if self._width:
-            self._put("")
-            print("\r", end="", file=sys.stderr, flush=True)
+            self._put("", "\r")

@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,48 +35,43 @@ def load(path: Path, allow_real: bool) -> Dataset:
         if key not in arrays:
             found = ", ".join(np.load(path, allow_pickle=False).files) or "nothing"
             raise DatasetError(f"{path}: {key} is missing; expected x_train and x_test, found {found}")
-    raw = {split: arrays[f"x_{split}"] for split in SPLITS if f"x_{split}" in arrays}
-    for split, x in raw.items():
-        _check_shape(f"{path}: x_{split}", x, raw["train"].shape[1:])
-    inside = [_check_values(f"{path}: x_{split}", x, allow_real) for split, x in raw.items()]
-    labels = {split: arrays[f"y_{split}"] for split in SPLITS if f"y_{split}" in arrays}
-    for split, y in labels.items():
-        if split in raw or split != "valid":
-            _check_labels(f"{path}: y_{split}", y, len(raw[split]))
-        else:
-            raise DatasetError(f"{path}: y_valid is there, but x_valid is missing")
-    if "valid" not in raw:
-        count = min(max(len(raw["train"]) // 10, 1), 10_000)
-        if len(raw["train"]) == count:
+    shape: tuple[int, ...] = arrays["x_train"].shape[1:]
+    examples = {key: x for key, x in arrays.items() if key[0] == "x"}
+    for key, x in examples.items():
+        _check_shape(f"{path}: {key}", x, shape)
+    are_pixels = all([_check_values(f"{path}: {key}", x, allow_real) for key, x in examples.items()])
+    for key, y in arrays.items():
+        of = f"x{key[1:]}"
+        if of not in arrays:
+            raise DatasetError(f"{path}: {key} is there, but {of} is missing")
+        n = len(arrays[of])
+        if key != of and (y.dtype.kind not in "biu" or y.shape != (n,)):
+            given = f"{y.dtype} {list(y.shape)}"
+            raise DatasetError(f"{path}: {key}: expected integers [{n}], one an example, got {given}")
+    white = 255 if any(x.dtype.kind != "f" and x.max() > 1 for x in examples.values()) else 1
+    arrays |= {key: pixels(x, white) for key, x in examples.items()}
+    binary = are_pixels and all(((arrays[key] == 0) | (arrays[key] == 1)).all() for key in examples)
+    kind: Kind = "binary" if binary else "grey" if are_pixels else "continuous"
+    if "x_valid" not in arrays:
+        n = len(arrays["x_train"])
+        if n == 1:
             raise DatasetError(f"{path}: x_train: expected at least 2 examples without x_valid, which takes 1; got 1")
-        for part in (raw, labels):
-            if "train" in part:
-                part["train"], part["valid"] = part["train"][:-count], part["train"][-count:]
-    return _dataset(path.stem, raw, labels, are_pixels=all(inside))
-
-
-def _dataset(name: str, raw: Mapping[str, Array], labels: Mapping[str, Array], are_pixels: bool) -> Dataset:
-    integers = [x for x in raw.values() if x.dtype.kind != "f"]
-    white = 255 if any(x.max() > 1 for x in integers) else 1
-    examples = {split: pixels(x, white) for split, x in raw.items()}
-    shape: tuple[int, ...] = raw["train"].shape[1:]
+        for what in "xy":
+            if (train := arrays.get(f"{what}_train")) is not None:
+                arrays[f"{what}_train"], arrays[f"{what}_valid"] = np.split(train, [n - min(max(n // 10, 1), 10_000)])
     side = math.isqrt(shape[0])
     if are_pixels and len(shape) == 1 and side > 1 and side * side == shape[0]:
         shape = (side, side)
-    binary = are_pixels and all(((x == 0) | (x == 1)).all() for x in examples.values())
-    kind: Kind = "binary" if binary else "grey" if are_pixels else "continuous"
-    return assemble(name, examples, labels, kind, shape)
+    return assemble(path.stem, arrays, kind, shape)
 
 
 def _check_shape(what: str, x: Array, expected: tuple[int, ...]) -> None:
     if x.ndim not in (2, 3) or 0 in x.shape:
-        raise DatasetError(f"{what}: expected [n, D] or [n, height, width] with at least one example, got {_shape(x)}")
+        raise DatasetError(
+            f"{what}: expected [n, D] or [n, height, width] with at least one example, got {list(x.shape)}"
+        )
     if x.shape[1:] != expected:
-        raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {_shape(x)}")
-
-
-def _shape(x: Array) -> str:
-    return f"[{', '.join(map(str, x.shape))}]"
+        raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {list(x.shape)}")
 
 
 def _check_values(what: str, x: Array, allow_real: bool) -> bool:
@@ -90,27 +85,18 @@ def _check_values(what: str, x: Array, allow_real: bool) -> bool:
     outside = (x < 0) | (x > limit)
     if not outside.any() or (is_float and allow_real):
         return not outside.any()
-    hint = (
-        "; grey values 0..255 are to be divided by 255, or saved as uint8"
-        if is_float and x.min() >= 0 and 2 <= x.max() <= 255
-        else ""
-    )
-    raise DatasetError(
-        f"{what}: expected {expected}, found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}{hint}"
-    )
+    found = f"found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}"
+    if is_float and x.min() >= 0 and 2 <= x.max() <= 255:
+        found += "; grey values 0..255 are to be divided by 255, or saved as uint8"
+    raise DatasetError(f"{what}: expected {expected}, {found}")
 
 
 def _first(x: Array, bad: Array) -> str:
     index = np.unravel_index(bad.argmax(), x.shape)
-    return f"{number(x[index])} at [{', '.join(map(str, index))}]"
+    return f"{number(x[index])} at {list(map(int, index))}"
 
 
 def number(x: np.generic) -> str:
     """Short, with as many digits as tell it from its neighbours: 1 is not 1.0000001."""
     short = f"{x:g}"
     return str(x) if float(short) != x and np.isfinite(x) else short
-
-
-def _check_labels(what: str, y: Array, count: int) -> None:
-    if y.dtype.kind not in "biu" or y.shape != (count,):
-        raise DatasetError(f"{what}: expected integers [{count}], one an example, got {y.dtype} {_shape(y)}")

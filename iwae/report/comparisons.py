@@ -23,11 +23,8 @@ _OTHER_QUESTION = {
 def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
-    result = {
-        name: config.written(value)
-        for name, value in values.items()
-        if name not in {"seed", *_NETWORK, *config.INCIDENTAL} and not name.startswith("evaluation.")
-    }
+    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK)]
+    result = {name: config.written(values[name]) for name in shown}
     result["data.name"], result["data.binarization"] = record.data, record.binarization
     if record.first:
         first = record.first.experiment.model
@@ -80,7 +77,7 @@ def comparisons(records: Iterable[Record]) -> str:
         rows, table = table.index.to_frame(index=False), table.reset_index(drop=True)
         others, values = varying(rows), sorted(table, key=_natural)
         order = sorted(table.index, key=lambda row: [_natural(text) for text in rows.loc[row, others]])
-        table = pd.concat([rows[others], table[values]], axis=1).loc[order].fillna("")
+        table = pd.concat([rows[others], table[values]], axis=1).loc[order]
         table.columns = pd.Index([*map(short, others), *(f"{short(parameter)} {value}" for value in values)])
         parts += [f"### {parameter}", markdown.table(table)]
     if not parts:
@@ -116,19 +113,19 @@ def paired(records: Sequence[Record], base: Path) -> str:
     for vae in sorted(records, key=lambda record: (record.layers, record.cell)):
         for iwae in records:
             difference = _differences(vae, iwae)
-            if difference is not None:
-                row = {"data": vae.data, "layers": str(vae.layers), "k": str(vae.experiment.model.k)}
-                row |= {run.objective.upper(): markdown.link(run.folder, base) for run in (vae, iwae)}
-                stderr = difference.std(ddof=1) / len(difference) ** 0.5
-                text = f"{difference.mean():+.3f} ± {stderr:.3f}"
-                rows.append(row | {"images": f"{len(difference):,}", "IWAE less VAE": text})
+            if difference is None:
+                continue
+            row = {"data": vae.data, "layers": str(vae.layers), "k": str(vae.experiment.model.k)}
+            row |= {run.objective.upper(): markdown.link(run.folder, base) for run in (vae, iwae)}
+            mean = f"{difference.mean():+.3f} ± {difference.std(ddof=1) / len(difference) ** 0.5:.3f}"
+            rows.append(row | {"images": f"{len(difference):,}", "IWAE less VAE": mean})
     if not rows:
         return ""
     text = (
         "Runs that are the same but for the objective, compared image by image: the mean over the images of the NLL of "
         "the IWAE less that of the VAE, in nats, ± its standard error. What the images themselves differ in cancels."
     )
-    return "\n\n".join(["## VAE and IWAE on the same images", markdown.table(pd.DataFrame(rows)), text])
+    return "\n\n".join(["## VAE and IWAE on the same images", markdown.table(rows), text])
 
 
 def _differences(vae: Record, iwae: Record) -> np.ndarray | None:

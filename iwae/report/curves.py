@@ -28,17 +28,15 @@ def curves(records: Sequence[Record]) -> Figure:
     labels = [", ".join(f"{short(name)} {row[name]}" for name in names) for _, row in frame.iterrows()]
     if not all(0 < len(label) <= 40 for label in labels):
         labels = [members[0].folder.name for members in cells]
-    seeds = [one_each_seed(members) for members in cells]
-    lines = [
-        (label if len(members) == 1 else f"{label}, {len(members)} seeds", mean_columns(members))
-        for label, members in zip(labels, seeds, strict=True)
-    ]
-    title = datasets[0]
+    title, lines = datasets[0], []
+    for label, members in zip(labels, map(one_each_seed, cells), strict=True):
+        of = f", {len(members)} seeds" if len(members) > 1 else ""
+        lines.append((label + of, mean_columns(members)))
     if len(records) == 1:
         title = f"{records[0].folder.name} ({title})"
     elif {"model.objective", "model.k"} & set(names):
         title += "; the bound that each run maximizes"
-    if any(len(members) > 1 for members in seeds):
+    if any("train_bound_spread" in columns for _, columns in lines):
         title += "; of several seeds, mean ± standard deviation"
     return learning_curves(lines, title)
 
@@ -51,6 +49,5 @@ def mean_columns(members: Sequence[Record]) -> Mapping[str, pd.Series]:
     if len(members) > 1:
         by_row = pd.concat(logs).groupby(level=0)
         for name in ("train_bound", "valid_bound"):
-            spread = {name: by_row[name].mean(), f"{name}_spread": by_row[name].std()}
-            columns = columns.assign(**spread)
+            columns = columns.assign(**{name: by_row[name].mean(), f"{name}_spread": by_row[name].std()})
     return {str(name): column for name, column in columns.items()}

@@ -4,6 +4,7 @@ import os
 import re
 import textwrap
 import urllib.parse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +22,9 @@ def link(folder: Path, base: Path, text: str = "") -> str:
     return f"[{text}]({path})"
 
 
-def table(frame: pd.DataFrame) -> str:
+def table(rows: pd.DataFrame | Sequence[Mapping[str, str]]) -> str:
     """A table of texts, without the columns that have none."""
+    frame = pd.DataFrame(rows).fillna("")
     frame = frame.loc[:, (frame != "").any()]
     lines: list[list[str]] = [list(map(str, frame)), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)

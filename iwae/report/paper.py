@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from iwae.report import markdown, protocol
 from iwae.report.published import CELLS, NAMES, PAPER, SECOND, SECOND_SOURCE, Cell
 from iwae.report.records import Record
@@ -36,7 +34,7 @@ def paper_table(records: Sequence[Record], base: Path) -> str:
         row["passes"] = " / ".join(f"{run.passes:,}" if run else "-" for run in there)
         row["training time"] = " / ".join(duration(run.seconds) if run else "-" for run in there)
         rows.append(row)
-    parts = [markdown.table(pd.DataFrame(rows)), _RULE]
+    parts = [markdown.table(rows), _RULE]
     if marks:
         parts.append(f"Other departures from the paper's protocol: {marks}.")
     return "\n\n".join([*parts, *[SECOND_SOURCE] * ("mnist" in datasets)])

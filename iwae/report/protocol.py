@@ -22,7 +22,7 @@ def published(record: Record) -> Published | None:
         same = (model.latent_units, model.hidden_units) == ((1,), ((5, 5),)) and first is None
         return CAMEL.get(record.objective) if same and (record.objective == "vae" or model.k == 20) else None
     likelihood = model.likelihood == "bernoulli" and model.beta == 1
-    if not likelihood or model.latent_units == (2,) or record.binarization != _paper_binarization(record):
+    if not likelihood or model.latent_units == (2,) or not _pixels_of_the_paper(record):
         return None
     if record.experiment.training.start_from is not None:
         if first is None or published(first) is None or {record.data, first.data} != {"mnist"} or record.layers != 1:
@@ -65,25 +65,20 @@ def _departures_in_training(record: Record) -> list[str]:
     given, paper, training = config.flatten(record.experiment), _paper(record), record.experiment.training
     passes = PASSES if training.start_from is None else CONTINUED_PASSES
     found = [f"{record.passes:,} passes over the data (paper: {passes:,})"] * (record.passes != passes)
-    ignored = {"training.gamma", "training.milestones", *_LENGTH, *config.INCIDENTAL}
+    ignored = {*_LENGTH, *config.INCIDENTAL}
     if fast := _fast(record):
         ignored |= fast
         found.append("the fast protocol (docs/protocol.md)")
     if training.schedule == "multistep":
-        ignored.add("training.schedule")
+        ignored |= {"training.schedule", "training.gamma", "training.milestones"}
         steps = f"multistep, times {training.gamma:.3g} after epochs {config.written(training.milestones)}"
         found.append(f"training.schedule {steps} (paper: {paper['training.schedule']})")
-    if training.early_stopping_patience is None:
-        ignored.add("training.early_stopping_threshold")
-    if record.binarization != _paper_binarization(record):
-        found.append(f"data.binarization {record.binarization} (paper: {_paper_binarization(record)})")
-    found += [
-        f"{name} {config.written(given[name])} (paper: {config.written(paper[name])})"
-        for name in given
-        if (name.startswith(("model.", "training.")) or name == "data.batch_size")
-        and name not in ignored
-        and given[name] != paper[name]
-    ]
+    if not _pixels_of_the_paper(record):
+        found.append(f"data.binarization {record.binarization} (paper: stochastic)")
+    for name, value in given.items():
+        of_training = name.startswith(("model.", "training.")) or name == "data.batch_size"
+        if of_training and name not in ignored and value != paper[name]:
+            found.append(f"{name} {config.written(value)} (paper: {config.written(paper[name])})")
     return found + [text for text in record.changed if not any(f" {name} was " in text for name in _LENGTH)]
 
 
@@ -104,5 +99,5 @@ def _paper(record: Record) -> dict[str, Any]:
     return paper if start is None else paper | _CONTINUATION
 
 
-def _paper_binarization(record: Record) -> str:
-    return "fixed" if record.experiment.data.name == "binarized_mnist" else "stochastic"
+def _pixels_of_the_paper(record: Record) -> bool:
+    return record.binarization == "stochastic" or record.experiment.data.name == "binarized_mnist"

@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from iwae import config
 from iwae.report import markdown, protocol
 from iwae.report.comparisons import comparisons, one_each_seed, paired, parameters, same_but_seed
@@ -124,15 +122,12 @@ def _table(group: Group, records: Sequence[Record], base: Path, marks: Marks) ->
         seeds = one_each_seed(cell)
         if len(seeds) > 1:
             values = [record.test["nll"] for record in seeds]
-            mean = f"**{statistics.mean(values):.{digits}f}**, sd {statistics.stdev(values):.{digits}f}"
-            rows.append(
-                {"run": f"**mean of {len(seeds)} seeds**", "NLL": mean, "published": rows[-1]["published"]}
-                | {"difference": _difference(statistics.mean(values), seeds[0])}
-            )
-    frame = pd.DataFrame(rows).fillna("")
+            mean, sd = statistics.mean(values), f"sd {statistics.stdev(values):.{digits}f}"
+            row = {"run": f"**mean of {len(seeds)} seeds**", "NLL": f"**{mean:.{digits}f}**, {sd}"}
+            rows.append(row | {"published": rows[-1]["published"], "difference": _difference(mean, seeds[0])})
     if len({record.data for record in records}) == 1:
-        frame["data"] = ""
-    return markdown.table(frame)
+        rows = [row | {"data": ""} for row in rows]
+    return markdown.table(rows)
 
 
 def _row(record: Record, group: Group, base: Path, marks: Marks, digits: int) -> dict[str, str]:
@@ -199,21 +194,19 @@ def tightness(records: Iterable[Record], base: Path) -> list[str]:
     asked = [record for record in records if "ais" in record.test]
     for record in sorted(asked, key=lambda record: record.folder):
         ais, bracket, tail = (record.test[name] for name in ("ais", "bidirectional", "pareto_k"))
-        rows.append(
-            {
-                "run": markdown.link(record.folder, base),
-                "images": str(ais["examples"]),
-                "k": str(ais["k"]),
-                "L_k": f"{ais['L_k']:.3f} ± {ais['L_k_stderr']:.3f}",
-                "AIS": f"{ais['log_likelihood']:.3f} ± {ais['stderr']:.3f}",
-                "simulated: truth within": f"{bracket['lower']:.3f} to {bracket['upper']:.3f}",
-                "simulated: L_k": f"{bracket['L_k']:.3f}",
-                "k-hat above 0.7": f"{tail['share_above_0.7']:.0%}",
-                "effective samples (least)": "{:.0f} ({:.1f})".format(
-                    tail["effective_sample_size"], tail["smallest_effective_sample_size"]
-                ),
-            }
-        )
+        samples, least = tail["effective_sample_size"], tail["smallest_effective_sample_size"]
+        row = {
+            "run": markdown.link(record.folder, base),
+            "images": str(ais["examples"]),
+            "k": str(ais["k"]),
+            "L_k": f"{ais['L_k']:.3f} ± {ais['L_k_stderr']:.3f}",
+            "AIS": f"{ais['log_likelihood']:.3f} ± {ais['stderr']:.3f}",
+            "simulated: truth within": f"{bracket['lower']:.3f} to {bracket['upper']:.3f}",
+            "simulated: L_k": f"{bracket['L_k']:.3f}",
+            "k-hat above 0.7": f"{tail['share_above_0.7']:.0%}",
+            "effective samples (least)": f"{samples:.0f} ({least:.1f})",
+        }
+        rows.append(row)
     if not rows:
         return []
     legend = (
@@ -222,4 +215,4 @@ def tightness(records: Iterable[Record], base: Path) -> list[str]:
         "many images simulated from the model bidirectional Monte Carlo encloses the truth. The weights of an image "
         "with a Pareto k-hat above 0.7 are not to be trusted."
     )
-    return ["## Is L_k tight?", markdown.table(pd.DataFrame(rows)), legend]
+    return ["## Is L_k tight?", markdown.table(rows), legend]

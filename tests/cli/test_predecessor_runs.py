@@ -10,6 +10,7 @@ from test_predecessor import SHAPES, text_of
 from iwae.cli import command_line, predecessor
 from iwae.config import Experiment
 from iwae.data import loading
+from iwae.data.dataset import SPLITS
 from iwae.runs import log
 
 QUICK = ("linear", "two_clusters")  # the others take most of their time to compile
@@ -22,12 +23,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
     images = {
         f"x_{split}": random.integers(0, 2, (n, 28, 28), np.uint8)
-        for split, n in zip(loading.SPLITS, (70, 20, 30), strict=True)
+        for split, n in zip(SPLITS, (70, 20, 30), strict=True)
     }
-    examples = {split: images[f"x_{split}"].reshape(-1, 784).astype(np.float32) for split in loading.SPLITS}
     (folder / "binarized_mnist").mkdir()
     path = folder / "binarized_mnist" / loading.PARSED
-    loading.write_parsed(path, loading.CATALOGUE["binarized_mnist"], {**images, **loading.derived(examples)})
+    loading.write_parsed(path, loading.CATALOGUE["binarized_mnist"], images)
     return folder
 
 

@@ -17,6 +17,7 @@ from scipy import integrate, stats
 
 from iwae.data import loading, mnist
 from iwae.data.catalogue import CATALOGUE, RemoteFile
+from iwae.data.dataset import SPLITS
 from iwae.data.loading import DatasetError, binarize, load_dataset
 
 SYNTHETIC = ("camel", "linear2dim", "two_clusters", "two_close_clusters", "simple_2_layers", "circle")
@@ -107,7 +108,7 @@ def test_parsed_once_and_parsed_again_when_damaged(monkeypatch, tmp_path):
     for content in damaged:
         parsed.write_bytes(content)
         mended = load_dataset("mnist", tmp_path)
-        for split in loading.SPLITS:
+        for split in SPLITS:
             np.testing.assert_array_equal(getattr(mended, split), getattr(first, split))
             np.testing.assert_array_equal(mended.labels[split], first.labels[split])
         assert mended.fingerprint == first.fingerprint
@@ -265,7 +266,7 @@ def test_digits():
     assert len({row.tobytes() for row in every}) == 1797  # scikit-learn's images all differ: none lost, none twice
     np.testing.assert_array_equal(np.unique(every), np.arange(17, dtype=np.float32) / 16)
     # Shuffled: every digit is in every part.
-    assert all(len(np.unique(data.labels[split])) == 10 for split in loading.SPLITS)
+    assert all(len(np.unique(data.labels[split])) == 10 for split in SPLITS)
     assert data.fingerprint == load_dataset("digits", seed=6).fingerprint
 
 
@@ -351,7 +352,7 @@ def test_cluster_labels():
     means = np.array([data.train[data.labels["train"] == c].mean(0) for c in range(4)])
     # 10,000 examples, 2,500 a cluster, sd 0.7: standard error 0.014.
     np.testing.assert_allclose(means, [[-2, -2], [-2, 2], [2, -2], [2, 2]], atol=5 * 0.014)
-    assert load_dataset("circle").labels == dict.fromkeys(loading.SPLITS)
+    assert load_dataset("circle").labels == dict.fromkeys(SPLITS)
 
 
 # A user's file
