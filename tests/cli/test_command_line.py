@@ -195,8 +195,8 @@ def test_main_runs_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ConfigError("name: expected another, got this"), 2, "error: name: expected another, got this\n"),
         (RunError("results/run/log.csv: no space\nleft"), 1, "error: results/run/log.csv: no space left\n"),
-        (KeyboardInterrupt(), 130, ""),
-        (Interrupted(signal.SIGTERM), 143, ""),
+        (KeyboardInterrupt(), 130, "\nstopped; the same command continues\n"),
+        (Interrupted(signal.SIGTERM), 143, "\nstopped; the same command continues\n"),
     ],
 )
 def test_main_tells_an_error_in_one_line(

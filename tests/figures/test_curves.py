@@ -1,7 +1,7 @@
 """`iwae.figures.curves`: every curve is the column it is given, on the axes and with the guides that it says."""
 
 import numpy as np
-from figure_checks import TITLE, Case, Wrong, legends, checks_of
+from figure_checks import TITLE, Case, Wrong, checks_of, legends
 from matplotlib.figure import Figure
 
 from iwae.figures import curves

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from figure_checks import TITLE, Case, H, W, Wrong, images, checks_of
+from figure_checks import TITLE, Case, H, W, Wrong, checks_of, images
 
 from iwae.figures import pictures
 

@@ -1,7 +1,7 @@
 """`iwae.figures.posterior`: densities of an input share axes and colours; draws lie where they are given."""
 
 import numpy as np
-from figure_checks import TITLE, Case, Wrong, images, checks_of
+from figure_checks import TITLE, Case, Wrong, checks_of, images
 
 from iwae.figures import posterior
 
