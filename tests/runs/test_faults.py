@@ -21,7 +21,7 @@ ROOT = Path(iwae.__file__).parents[1]
 
 
 def experiment(results_dir, **changes):
-    return tiny.experiment(results_dir, tasks=("train", "evaluate"), **changes)
+    return tiny.experiment(results_dir, **{"tasks": ("train", "evaluate"), **changes})
 
 
 @pytest.fixture(scope="module")
