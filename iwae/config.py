@@ -210,13 +210,13 @@ def _rule_of_other_schedules(training: "Training") -> None:
     for name, owner in {"warmup_epochs": "cosine", "milestones": "multistep", "gamma": "multistep"}.items():
         if training.schedule != owner:
             training.keeps_default(name, f"with training.schedule {training.schedule!r} (it belongs to {owner!r})")
-    if (training.first_k is None) != (training.first_k_epochs == 0):
-        raise ConfigError(
-            "training.first_k_epochs: expected an integer >= 1 with training.first_k, and 0 without it, got "
-            f"{training.first_k_epochs}"
-        )
     if training.early_stopping_patience is None:
         training.keeps_default("early_stopping_threshold", "without training.early_stopping_patience")
+
+
+def _rule_first_k_has_epochs(training: "Training") -> None:
+    if (training.first_k is None) != (training.first_k_epochs == 0):
+        training.refuse("first_k_epochs", "an integer >= 1 with training.first_k, and 0 without it")
 
 
 def _rule_epochs_fit_schedule(training: "Training") -> None:
@@ -299,7 +299,7 @@ class Training(Section):
     """Seconds between checkpoints inside an epoch. Changes what an interruption costs, no result."""
 
     _path: ClassVar[str] = "training"
-    _rules: ClassVar = (_rule_of_other_schedules, _rule_epochs_fit_schedule)
+    _rules: ClassVar = (_rule_of_other_schedules, _rule_first_k_has_epochs, _rule_epochs_fit_schedule)
 
     @property
     def passes(self) -> int:

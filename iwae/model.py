@@ -7,11 +7,8 @@ Axis order everywhere: [k, B, D] (importance samples, examples, dimensions). The
 """
 
 import inspect
-import itertools
 import numbers
-import types
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
@@ -19,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from iwae import bounds, estimators, layers, rng
+from iwae import bounds, estimators, inputs, layers, rng
 from iwae.bounds import Bound
 
 Seed: TypeAlias = Any  # two integers, or a tensor [2]
@@ -310,12 +307,8 @@ class IWAE(keras.Model):
     def _checked(self, x: ArrayLike) -> tf.Tensor:
         images = tf.convert_to_tensor(x)
         if images.shape.rank is not None:  # Keras forgets it where images of several shapes were used
-            self._check_shape(images.shape)
+            inputs.check_shape(images.shape, self.input_dim)
         return tf.cast(images if images.shape.rank == 2 else tf.reshape(images, [-1, self.input_dim]), tf.float32)
-
-    def _check_shape(self, shape: tf.TensorShape) -> None:
-        if shape.rank < 2 or shape[1:].num_elements() != self.input_dim:
-            raise ValueError(f"x: expected shape [B, {self.input_dim}], got {list(shape)}")
 
     def check(self, x: ArrayLike, stacklevel: int = 2) -> None:
         """Looks at images before they are used: [n, D], or [n, ...] with D numbers each.
@@ -327,44 +320,16 @@ class IWAE(keras.Model):
             ValueError: there are none, or they have another shape or values that the likelihood does not have.
         """
         values = np.asarray(x)
-        self._check_shape(tf.TensorShape(values.shape))
-        if not values.size or values.dtype.kind not in "buif":
-            raise ValueError(f"x: expected numbers, got {f'dtype {values.dtype}' if values.size else 'no examples'}")
-        low, high = values.min(), values.max()
-        if not np.isfinite(low) or not np.isfinite(high):
-            raise ValueError(f"x: expected finite numbers, got {low if np.isnan(low) or np.isinf(low) else high}")
-        if self.likelihood == "gaussian":
-            flat = values.reshape(len(values), -1)
-            size = np.sqrt(np.mean(np.square(flat, dtype=np.float64), axis=0))
+        inputs.check_shape(values.shape, self.input_dim)
+        if self.likelihood == "bernoulli":
+            inputs.check_binary(values, stacklevel + 1)
+        else:
             as_given = np.all(self.data_mean == 0) and np.all(self.data_std == 1)
-            if as_given and len(flat) > 1 and (size.max() > 10 or size.max() < 0.1):
-                warnings.warn(
-                    "x: expected data of mean 0 and standard deviation 1 without data_moments, got values of the order "
-                    f"{size.max():.3g}; IWAE(..., data_moments=(x.mean(0), x.std(0))) standardizes them",
-                    stacklevel=stacklevel,
-                )
-            return
-        if low < 0 or high > 1:
-            hint = " (divide grey values by 255)" if low >= 0 and high <= 255 else ""
-            raise ValueError(f"x: expected values from 0 to 1 with likelihood 'bernoulli', got {low} to {high}{hint}")
-        if not np.all((values == 0) | (values == 1)):
-            warnings.warn(
-                "x: grey values as Bernoulli targets: the bounds are not log likelihoods; draw binary pixels first: "
-                "x = np.random.default_rng(0).random(x.shape) < x",
-                stacklevel=stacklevel,
-            )
+            inputs.check_real(values, bool(as_given), stacklevel + 1)
 
     def _look_at(self, data: Any) -> Any:
         """Checks what Keras is given, and returns it: arrays whole, of anything that gives batches the first one."""
-        first = data
-        if isinstance(data, tf.data.Dataset):
-            first = next(iter(data.take(1)), None)
-        elif isinstance(data, keras.utils.PyDataset):
-            first = data[0]
-        elif isinstance(data, types.GeneratorType):
-            first = next(data, None)
-            data = (batch for batch in itertools.chain([first], data))
-        x = _images_in(first)
+        x, data = inputs.first_images(data)
         if hasattr(x, "__array__"):
             self.check(x, stacklevel=4)
         return data
@@ -397,14 +362,14 @@ class IWAE(keras.Model):
         Raises:
             ValueError: as in `check`, and for `sample_weight`.
         """
-        given = _arguments(super().fit, x, *args, **kwargs)
+        given = inputs.arguments(super().fit, x, *args, **kwargs)
         if given.get("validation_data") is not None:
             given["validation_data"] = self._look_at(given["validation_data"])
         return super().fit(**given | ({} if self.images is not None else {"x": self._look_at(x)}))
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in Keras: the mean bound of images, as `fit` takes them, with k samples, in nats."""
-        given = _arguments(super().evaluate, x, *args, **kwargs)
+        given = inputs.arguments(super().evaluate, x, *args, **kwargs)
         looked_at = given.get("_use_cached_eval_dataset")  # by `fit`, which evaluates its validation data
         return super().evaluate(**given | ({} if looked_at else {"x": self._look_at(x)}))
 
@@ -455,7 +420,7 @@ class IWAE(keras.Model):
         """
         if self.images is not None:
             return self._train_on_block(keras.utils.unpack_x_y_sample_weight(data)[0])
-        x = self._checked(_images_in(data))
+        x = self._checked(inputs.images_in(data))
         valid = tf.ones([tf.shape(x)[0]])
         bound, gradients = self.gradients_of_update(x, valid)
         self.apply_gradients(gradients)
@@ -487,7 +452,7 @@ class IWAE(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
-        x = self._checked(_images_in(data))
+        x = self._checked(inputs.images_in(data))
         seed = rng.stream(self.seed, self.bound_tracker.count, "test")
         noise = self.draw_noise(self._samples(self.k), _examples(x), seed)
         bound = self.objective(self.log_weight_terms(x, noise).log_weights())
@@ -555,23 +520,6 @@ def _check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[i
     if found != [[1, size] for size in sizes]:
         expected = " and ".join(f"[N, {size}]" for size in sizes)
         raise ValueError(f"network: expected {expected} from {what} for [N, {inputs}], got {found} for [1, {inputs}]")
-
-
-def _arguments(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Arguments of a method of Keras by their names; raises ValueError for weights of examples, which it may drop."""
-    given = inspect.signature(method).bind(*args, **kwargs).arguments
-    for name in ("sample_weight", "class_weight"):
-        if given.get(name) is not None:
-            raise ValueError(f"{name}: expected none, for every example counts the same, got some")
-    return given | given.pop("kwargs", {})
-
-
-def _images_in(data: Any) -> Any:
-    """x of what Keras makes steps from; raises ValueError for weights of examples."""
-    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        raise ValueError("sample_weight: expected none, for every example counts the same, got some")
-    return x
 
 
 def _examples(x: tf.Tensor) -> int | tf.Tensor:

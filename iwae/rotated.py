@@ -126,7 +126,8 @@ class NewCoordinates(keras.callbacks.Callback):
         numbers = order.choice(self._state.examples, count, replace=False)
         seed = rng.stream(self._seed, epoch, "coordinates")
         x = model.images.batch(tf.constant(numbers, tf.int32), rng.fold(seed, 0))
-        groups = [group for group in model.optimizer.groups if epoch == 0 or group[0] is not _first(model)]
+        sees_data = groups_of(model)[:1] if isinstance(model.encoder[0], Network) else []
+        groups = [group for group in model.optimizer.groups if epoch == 0 or group not in sees_data]
         for group in groups:
             group[0].inputs_seen = []
         model.log_weight_terms(x, model.draw_noise(1, count, seed))
@@ -139,9 +140,3 @@ class NewCoordinates(keras.callbacks.Callback):
             with tf.device("CPU"):  # in the threads that the run has, which NumPy's would not keep to
                 _, axes = tf.linalg.eigh(tf.cast(covariance, tf.float64))
             model.optimizer.change_coordinates(group, centre, tf.cast(axes, tf.float32))
-
-
-def _first(model: IWAE) -> Dense | None:
-    """The layer that sees the data."""
-    encoder = model.encoder[0]
-    return next(iter([*encoder.hidden, *encoder.heads()])) if isinstance(encoder, Network) else None

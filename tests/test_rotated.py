@@ -104,29 +104,32 @@ def test_the_moments_go_with_the_kernel():
     np.testing.assert_allclose(*moments, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [2, 20], ids=["inputs turned", "kernel turned"])
-def test_gradients_are_those_of_the_plain_layer_in_its_coordinates(rows):
-    model = IWAE(7, (3,), ((6, 4),), seed=5)
-    layer = model.encoder[0].hidden[1]
-    inputs = tf.constant(np.random.default_rng(0).normal(size=(rows, 6)).astype("f"))
+@pytest.mark.parametrize("estimator", ["reparameterized", "sampled", "sticking_the_landing", "dreg"])
+@pytest.mark.parametrize("batch", [1, 30], ids=["inputs turned", "kernels turned"])
+def test_every_estimator_s_gradient_is_that_of_the_plain_layers_in_their_coordinates(estimator, batch):
+    """A kernel's becomes A^T G - s^T g with axes A, centre times axes s and the bias's gradient g, which stays."""
+    model = IWAE(7, (3, 2), ((6, 4), (5,)), k=3, estimator=estimator, seed=5)
+    x, noise = tf.constant(np.round(grey_images(batch))), model.draw_noise(3, batch, tf.constant([1, 2]))
 
     def gradients():
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            value = tf.reduce_sum(layer(inputs) ** 2)
-        return tape.gradient(value, [inputs, layer.kernel.value, layer.bias.value])
+        _, found = model.estimator(model, model.objective, x, noise, tf.fill([batch], 1 / batch), tf.constant([3, 4]))
+        return {v.path: gradient.numpy() for v, gradient in zip(model.trainable_variables, found, strict=True)}
 
-    of_inputs, of_kernel, of_bias = gradients()
-    optimizer = rotated.RotatedAdam(rotated.groups_of(model), 0.01)
+    plain, groups, random = gradients(), rotated.groups_of(model), np.random.default_rng(1)
+    optimizer = rotated.RotatedAdam(groups, 0.01)
     optimizer.build(model.trainable_variables)
-    centre, axes = tf.constant([0.1, -0.2, 0.3, 0, 0, 1]), tf.linalg.qr(tf.reshape(tf.range(36.0) ** 2 % 7, [6, 6])).q
-    optimizer.change_coordinates([layer], centre, axes)
-    new_of_inputs, new_of_kernel, new_of_bias = gradients()
-    np.testing.assert_allclose(new_of_inputs, of_inputs, atol=1e-5)
-    np.testing.assert_allclose(new_of_bias, of_bias, atol=1e-5)
-    shift = tf.linalg.matvec(axes, centre, transpose_a=True)
-    expected = tf.matmul(axes, of_kernel, transpose_a=True) - shift[:, None] * of_bias[None]
-    np.testing.assert_allclose(new_of_kernel, expected, atol=1e-4)
+    for group in groups:
+        inputs = group[0].kernel.shape[0]
+        axes, _ = np.linalg.qr(random.normal(size=(inputs, inputs)))
+        optimizer.change_coordinates(
+            group, tf.constant(random.normal(size=inputs), "float32"), tf.constant(axes, "float32")
+        )
+    turned = gradients()
+    for layer in (layer for group in groups for layer in group):
+        centre, axes = layer.coordinates.centre.numpy(), layer.coordinates.axes.numpy()
+        expected = axes.T @ plain[layer.kernel.path] - np.outer(centre @ axes, plain[layer.bias.path])
+        np.testing.assert_allclose(turned[layer.bias.path], plain[layer.bias.path], atol=2e-4)
+        np.testing.assert_allclose(turned[layer.kernel.path], expected, atol=2e-4)
 
 
 ROTATED = {"optimizer": "rotated_adam", "schedule": "cosine", "epsilon": 1e-8, "first_k": 2, "first_k_epochs": 2}
