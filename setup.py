@@ -11,19 +11,19 @@ setup(
         "tensorflow>=2.18",
         "tensorflow-probability[tf]>=0.25",
         "keras>=3.5",
-        "numpy",
-        "progressbar2",
-        "matplotlib",
-        "requests",  # downloads
+        "numpy>=1.26",
+        "progressbar2>=4.4",
+        "matplotlib>=3.9",
+        "requests>=2.31",  # downloads
         "urllib3>=2.2",
-        "platformdirs",  # the cache folder
-        "scipy",  # chardata.mat
+        "platformdirs>=4.0",  # the cache folder
+        "scipy>=1.13",  # chardata.mat
         "pandas>=2.2.1",  # the report's tables
         # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only
         "arviz-stats>=0.5; python_version >= '3.11'",
         "arviz>=0.17,<1; python_version < '3.11'",
-        "scikit-learn",  # the digits dataset, PCA
-        "tensorboard",  # TensorFlow writes TensorBoard scalars only where it is installed
+        "scikit-learn>=1.5",  # the digits dataset, PCA
+        "tensorboard>=2.18",  # TensorFlow writes TensorBoard scalars only where it is installed
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
