@@ -8,7 +8,6 @@ The text below each field is also its `--help`. The standard library only, so th
 heavy is imported.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -427,20 +426,6 @@ def from_dict(values: Mapping[str, Any], *, any_objective: bool = False) -> Expe
     if isinstance(model, Mapping) and isinstance(model.get("objective"), str) and model["objective"] not in OBJECTIVES:
         values = {**values, "model": {**model, "objective": Unregistered(model["objective"])}}
     return from_mapping("", values, Experiment)
-
-
-def to_json(experiment: Experiment) -> str:
-    """The parameters as JSON text, indented, without loss."""
-    return json.dumps(to_dict(experiment), indent=2, allow_nan=False) + "\n"
-
-
-def from_json(text: str) -> Experiment:
-    """The inverse of `to_json`; raises ConfigError as `from_dict`, and for text that is not JSON."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"experiment: expected JSON text, got {shown(text)} ({error})") from None
-    return from_dict(values)
 
 
 def in_a_name(parameter: str) -> bool:

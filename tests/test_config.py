@@ -107,7 +107,7 @@ RIGHT = [
 @pytest.mark.parametrize("changes", RIGHT)
 def test_right_configuration_is_accepted_and_survives_json(changes: dict) -> None:
     experiment = config.from_dict(changed(config.to_dict(Experiment("run")), changes))
-    assert config.from_json(config.to_json(experiment)) == experiment
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
     names = [name for name, _, _ in config.differences(Experiment("run"), experiment)]
     assert sorted(names) == sorted(changes)
 
@@ -176,16 +176,16 @@ def test_every_parameter_is_required_in_a_dictionary() -> None:
             config.from_dict(values)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "[" * 100_000, '{"name": "run"', '"\\ud800"'])
-def test_text_that_is_no_experiment_is_refused(text: str) -> None:
+@pytest.mark.parametrize("values", [[], None, 3, "\ud800"])
+def test_what_is_no_experiment_is_refused(values: Any) -> None:
     with pytest.raises(ConfigError, match="^experiment: expected"):
-        config.from_json(text)
+        config.from_dict(values)
 
 
 def test_json_nan_is_refused() -> None:
-    text = config.to_json(Experiment("run")).replace('"beta": 1.0', '"beta": NaN')
+    text = json.dumps(config.to_dict(Experiment("run"))).replace('"beta": 1.0', '"beta": NaN')
     with pytest.raises(ConfigError, match=r"^model\.beta: expected a number >= 0, got nan"):
-        config.from_json(text)
+        config.from_dict(json.loads(text))
 
 
 def test_a_registered_objective_is_accepted_with_its_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,15 +240,15 @@ def test_the_unedited_file_is_the_default_experiment() -> None:
 def test_a_made_name_says_what_differs_from_the_default_experiment(changes: dict, name: str) -> None:
     experiment = config.replace(unedited(), changes)
     assert experiment.name == name
-    assert config.from_json(config.to_json(experiment)) == experiment
-    assert json.loads(config.to_json(experiment))["name"] == name
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
+    assert json.loads(json.dumps(config.to_dict(experiment)))["name"] == name
 
 
 def test_a_made_name_follows_every_kind_of_replacement_but_not_its_run_once_read() -> None:
     experiment = dataclasses.replace(unedited(), model=Model(k=5, latent_units=(2,)))
     assert experiment.name == copy.deepcopy(experiment).name == "digits_iwae_k5"
     assert pickle.loads(pickle.dumps(experiment)) == experiment
-    read = config.from_json(config.to_json(experiment))
+    read = config.from_dict(json.loads(json.dumps(config.to_dict(experiment))))
     assert config.replace(read, {"model.k": 7}).name == "digits_iwae_k5"
 
 
@@ -347,7 +347,6 @@ def experiments(draw: st.DrawFn) -> Experiment:
 @settings(deadline=None)
 @given(experiments())
 def test_any_experiment_survives_json_and_dictionary(experiment: Experiment) -> None:
-    assert config.from_json(config.to_json(experiment)) == experiment
     assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
     assert config.differences(experiment, config.from_dict(config.to_dict(experiment))) == []
 
@@ -383,7 +382,7 @@ def is_experiment_or_refused(values: Any) -> None:
     except ValueError as error:
         assert "\n" not in str(error)
     else:
-        assert config.from_json(config.to_json(experiment)) == experiment
+        assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
 
 
 @settings(deadline=None)

@@ -110,12 +110,12 @@ def test_a_finished_run_answers_without_tensorflow(done):
     """So is a changed parameter refused."""
     result, _ = done
     program = (
-        "import sys; from iwae import config; from iwae.cli import running\n"
-        "given = config.from_json(sys.argv[1])\n"
+        "import json, sys; from iwae import config; from iwae.cli import running\n"
+        "given = config.from_dict(json.loads(sys.argv[1]))\n"
         "print(running.execute([given]), running.execute([config.replace(given, {'model.k': 3})]))\n"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    words = [sys.executable, "-c", program, config.to_json(result.experiment)]
+    words = [sys.executable, "-c", program, json.dumps(config.to_dict(result.experiment))]
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     assert ended.stdout == f"{result.summary()}\n0 2\n[]\n"
     assert "model.k was 2, is 3" in ended.stderr and len(ended.stderr.splitlines()) == 1

@@ -184,7 +184,7 @@ def finished(results: Path, experiment: Experiment) -> Path:
     folder = Path(experiment.run_dir)
     (folder / "plots").mkdir(parents=True)
     (folder / "plots/active_units.png").touch()
-    (folder / "experiment.json").write_text(config.to_json(experiment))
+    (folder / "experiment.json").write_text(json.dumps(config.to_dict(experiment)))
     (folder / "model.weights.h5").touch()
     measured = {"nll": 9.5, "nll_stderr": 0.1, "examples": 3, "k": 5000, "active_units": [1]}
     (folder / "evaluation.json").write_text(json.dumps({"test": measured}))

@@ -1,5 +1,7 @@
 """`iwae.presets`: every cell of the paper's tables under its name, with the paper's parameters, and changes to them."""
 
+import json
+
 import pytest
 
 from iwae import config
@@ -159,5 +161,5 @@ def test_every_preset_is_a_valid_experiment_and_listed(capsys: pytest.CaptureFix
     assert max(map(len, lines)) <= 100
     for name in presets.PRESETS:
         (experiment,) = planned(f"--preset {name}")
-        assert config.from_json(config.to_json(experiment)) == experiment
+        assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
     assert not set(presets.PRESETS) & set(presets.GROUPS)
