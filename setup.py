@@ -21,7 +21,7 @@ setup(
         "pandas>=2.2.1",  # the report's tables
         # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only
         "arviz-stats>=0.5; python_version >= '3.11'",
-        "arviz>=0.17,<1; python_version < '3.11'",
+        "arviz>=0.18,<1; python_version < '3.11'",
         "scikit-learn>=1.5",  # the digits dataset, PCA
         "tensorboard>=2.18",  # TensorFlow writes TensorBoard scalars only where it is installed
     ],

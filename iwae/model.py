@@ -137,6 +137,12 @@ class IWAE(keras.Model):
             is_logits = i == 0 and likelihood == "bernoulli"
             _check_outputs(f"encoder {i + 1}", encoder, sizes[i], [sizes[i + 1]] * 2)
             _check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1], [sizes[i]] * (1 if is_logits else 2))
+        apart = estimator == "dreg" or hasattr(self.objective, "for_encoder")
+        if apart and {id(v) for v in self.encoder_variables} & {id(v) for v in self.decoder_variables}:
+            raise ValueError(
+                "network: expected an encoder and a decoder without common variables, whose gradients are taken apart "
+                f"with estimator {estimator!r} and objective {objective!r}, got some"
+            )
         self.built = True
         self.bound_tracker = keras.metrics.Mean(name="bound")
         self.images: Images | None = None

@@ -429,6 +429,22 @@ def convolutional():
     return encoder, keras.Model(z, keras.layers.Flatten()(h))
 
 
+@pytest.mark.parametrize("options", [{"estimator": "dreg"}, {"objective": bounds.Piwae()}, {}])
+def test_an_encoder_and_a_decoder_share_variables_only_where_their_gradients_are_one(options):
+    """With one gradient of all, that of a common variable is the sum over its places in both."""
+    shared = keras.layers.Dense(2, name="shared")
+    pixels, z = keras.Input([2]), keras.Input([2])
+    networks = (
+        keras.Model(pixels, [shared(pixels), keras.layers.Dense(2)(pixels)]),
+        keras.Model(z, shared(z)),
+    )
+    if options:
+        with pytest.raises(ValueError, match="^network: expected an encoder and a decoder without common variables"):
+            IWAE(2, latent_units=(2,), hidden_units=((),), network=networks, **options)
+    else:
+        assert len(IWAE(2, latent_units=(2,), hidden_units=((),), network=networks).trainable_variables) == 4
+
+
 SAVED = {
     "default": {},
     "renyi": {"objective": bounds.Renyi(alpha=0.3)},
