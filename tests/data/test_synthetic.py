@@ -94,7 +94,13 @@ def test_for_which_models_there_is_quadrature(model: tuple, expected: bool) -> N
 # ---- the start of training ----
 
 
-@pytest.mark.parametrize("name", presets.GROUPS["synthetic"][1::2])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name.startswith("camel") else pytest.mark.slow)
+        for name in presets.GROUPS["synthetic"][1::2]
+    ],
+)
 def test_a_gaussian_decoder_starts_stable_with_every_seed(name: str) -> None:
     """Twenty seeds of data, weights and noise; one function is compiled for all, and fed with each seed's values."""
     preset, updates, examples = presets.PRESETS[name], 50, 500
