@@ -103,7 +103,8 @@ def test_the_grid_of_the_latent_plane_grows_to_the_right_and_upwards() -> None:
     np.testing.assert_array_equal(mosaic[:H, 4 * W :], given[2, 4])
     ticks = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.get_yticks(), strict=True))
     assert set(ticks) >= {"7", "8", "9"} and 0 <= ticks["9"] < H and 2 * H <= ticks["7"] < 3 * H
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["−2", "−1", "0", "1", "2"]
+    ticks = dict(zip([label.get_text() for label in axes.get_xticklabels()], axes.get_xticks(), strict=True))
+    assert set(ticks) >= {"−2", "2"} and 0 <= ticks["−2"] < W and 4 * W <= ticks["2"] < 5 * W
 
 
 def test_the_grid_has_ticks_at_whole_numbers_between_its_images_too() -> None:
