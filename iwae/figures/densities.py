@@ -115,7 +115,7 @@ def pairs(points: ArrayLike, samples: ArrayLike, title: str) -> Figure:
             continue
         x, y = everything[order, j], everything[order, i]
         if i == j:
-            edges = np.histogram_bin_edges(x, 30)
+            edges = list(np.histogram_bin_edges(x, 30))
             for values, line in zip((data, drawn), LINES, strict=False):
                 axes.hist(values[:, j], edges, density=True, histtype="step", color=line)
             axes.set_yticks([])

@@ -70,14 +70,15 @@ def latent_histogram(points: ArrayLike, labels: ArrayLike | None, title: str, ki
     """The aggregate posterior of one latent unit, [n]: `latent_scatter` in one dimension, up to ten classes stacked."""
     points = style.array("points", points, "n")
     figure, axes = _panel(kind, title, 4.4)
-    parts, colours, names = [points], LINES[:1], [""]
+    parts, names = [points], [""]
+    colours: tuple[str, ...] = LINES[:1]
     if labels is not None:
         labels = style.array("labels", labels, "n", n=len(points))
         classes = np.unique(labels)
         if len(classes) <= len(CLASSES):
             colours, names = CLASSES[: len(classes)], [f"{name:g}" for name in classes]
             parts = [points[labels == name] for name in classes]
-    edges = np.histogram_bin_edges(points, min(60, 5 + len(points) // 20))
+    edges = list(np.histogram_bin_edges(points, min(60, 5 + len(points) // 20)))
     axes.hist(parts, edges, stacked=True, color=colours, label=names)
     if len(parts) > 1:
         figure.legend(loc="outside right center", title="class")
