@@ -85,7 +85,11 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, state: State, bar: progress.Bar):
         super().__init__()
-        self._state, self._bar = state, bar
+        self._state, self._bar, self._first = state, bar, state.epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if epoch == self._first + 1:  # the end of the first one compiled the bound on held-out images
+            self._bar.forget()
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         state, logs = self._state, logs or {}

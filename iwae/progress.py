@@ -45,6 +45,10 @@ class Bar:
             self._drawn = now
             self._bar.update(step, **self._last)
 
+    def forget(self) -> None:
+        """The time left is judged from here on: something was compiled, which says nothing about the steps to come."""
+        self._seen.clear()
+
     def _time_left(self) -> str | None:
         (then, first), (now, step) = self._seen[0], self._seen[-1]
         if now - then < SECONDS_WITHOUT_IT or step <= first:

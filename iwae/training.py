@@ -93,9 +93,7 @@ def train(
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
     done = state.epoch * updates + state.update
     ended: Exception | None = None
-    starting = progress.starting(str(folder), total, len(images), state.epoch, hardware.describe())
-    with contextlib.suppress(OSError):  # training does not depend on its terminal
-        print(starting, file=sys.stderr, flush=True)
+    _tell(progress.starting(str(folder), total, len(images), state.epoch, hardware.describe()))
     with (
         callbacks.Curves(state, folder.tensorboard) as curves,
         progress.Bar(total * updates, "train", done, **variables) as bar,
@@ -145,5 +143,12 @@ def train(
     if ended is not None:
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
         raise ended
+    if state.stopped:
+        _tell(f"stopped early, after epoch {state.epoch} of {total}: the bound on validation images rises no more")
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # training does not depend on its terminal
+        print(line, file=sys.stderr, flush=True)

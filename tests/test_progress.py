@@ -53,6 +53,25 @@ with progress.Bar(100, "train") as bar:
     assert shown[-1].startswith("train  11%") and re.search("0:0[01]:.. left", shown[-1])
 
 
+def test_what_is_forgotten_makes_no_estimate():
+    """Five seconds in 100 of 1000 steps would say 47 for the others, which take four."""
+    shown = lines("""
+from types import SimpleNamespace
+now = 0.0
+progress.SECONDS_IN_A_FILE, progress.time = 0.0, SimpleNamespace(monotonic=lambda: now)
+progress.SECONDS_WITHOUT_IT = 0.1
+with progress.Bar(1000, "train") as bar:
+    for step in range(1, 101):
+        if step == 50:
+            now += 5
+            bar.forget()
+        bar.update(step)
+        now += 0.004
+    raise SystemExit
+""")
+    assert "0:00:04 left" in shown[-1]
+
+
 def test_the_first_update_which_compiles_makes_no_estimate():
     """A second for the first of 1000 steps would say a quarter of an hour; the others take seconds in all."""
     shown = lines("""

@@ -201,6 +201,14 @@ def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
 
 def test_a_run_that_cannot_be_trained_on_says_what_to_do(copied):
     made, folder = copied
+    stopped = {"training.schedule": "constant", "training.epochs": 3, "training.early_stopping_patience": 1}
+    Folder(folder).write_experiment(config.replace(made, stopped), {})
+    before = state(folder)  # with the log of one epoch
+    words = r"\(training.epochs was 3, is 9\): it was stopped early, after epoch 1, and .*; choose .*start-from .*tiny,"
+    with pytest.raises(iwae.ConfigError, match=words):
+        iwae.run(config.replace(made, stopped | {"training.epochs": 9}))
+    assert state(folder) == before
+    Folder(folder).write_experiment(made, {})
     shutil.rmtree(folder / "checkpoints")
     before = state(folder)
     words = (

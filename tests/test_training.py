@@ -332,7 +332,7 @@ def test_the_rate_of_the_cosine_is_that_of_each_update(tmp_path):
     assert rows[0]["learning_rate"] == pytest.approx(0.01) and rows[-1]["learning_rate"] == 0
 
 
-def test_early_stopping_keeps_the_best_weights(tmp_path):
+def test_early_stopping_keeps_the_best_weights_and_says_so(tmp_path, capsys):
     """From the third epoch on the rate is too large, so the second one is the best. With a warm-up of beta."""
     seen = {}
 
@@ -343,6 +343,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     changes = {"schedule": "multistep", "milestones": (2,), "gamma": 50, "epochs": 9, "early_stopping_patience": 2}
     changes |= {"updates_per_call": 5, "objective": "vae", "beta": 2.0, "beta_warmup_epochs": 2}
     model, rows = train(tmp_path, watch, **changes)
+    assert "\nstopped early, after epoch 4 of 9: the bound on validation" in capsys.readouterr().err
     assert len(rows) == 4 and np.argmax([row["valid_bound"] for row in rows]) == 1
     assert [beta for beta, _ in seen.values()] == [0, 1, 2, 2]
     for variable, best in zip(model.variables, seen[10][1], strict=True):
@@ -463,6 +464,24 @@ def test_each_update_has_noise_and_binarization_of_its_own():
 
 
 # ---- what is reported ----
+
+
+def test_the_time_left_is_judged_without_the_end_of_the_first_epoch_which_compiles():
+    seen = []
+
+    class Bar:
+        def forget(self):
+            seen.append("forgotten")
+
+        def update(self, step, **values):
+            seen.append(step)
+
+    state = callbacks.State(EXAMPLES, BATCH, rows=1, epoch=3, seconds=1.0)  # continued
+    shown = callbacks.Progress(state, Bar())
+    for state.epoch in (3, 4, 5):
+        shown.on_epoch_begin(state.epoch)
+        shown.on_train_batch_end(0, {"bound": -1.0})
+    assert seen == [3 * state.updates, "forgotten", 4 * state.updates, 5 * state.updates]
 
 
 def test_partial_batches_count_exactly(tmp_path):

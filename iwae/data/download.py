@@ -93,7 +93,7 @@ def _fetch_file(
             try:
                 from_net.transfer(url, file, path, timeout, transfer_timeout)
             except from_net.Refused as error:
-                if str(error) not in reasons[url]:
+                if not reasons[url]:
                     print(f"  {shown(url)}: {error}", file=sys.stderr)
                 reasons[url].append(str(error))
                 if error.final:
@@ -103,13 +103,12 @@ def _fetch_file(
                 return
     tried = [f"  {shown(url)}: {'; '.join(dict.fromkeys(why))} ({len(why)}x)" for url, why in reasons.items()]
     size = f"{file.size} bytes, " if file.size else ""
-    lines = [
-        f"{path.parent.name}: {file.name} could not be fetched. Sources tried:",
-        *tried,
-        "Try again later, give another source (--mirror URL or IWAE_MIRROR=URL, asked at URL/<file name>), or",
-        f"put the file there yourself: {path} ({size}{file.digest_name} {file.digest})",
-    ]
-    raise DownloadError("\n".join(lines))
+    what_to_do = (
+        f"{path.parent.name}: {file.name} could not be fetched: try again later, give another source (--mirror URL or "
+        f"IWAE_MIRROR=URL, asked at URL/{file.name}), or put it there yourself: {path} "
+        f"({size}{file.digest_name} {file.digest})"
+    )
+    raise DownloadError("\n".join([what_to_do, *tried]))
 
 
 def _checked_mirror(mirror: str | None) -> str | None:
@@ -167,20 +166,19 @@ def main(arguments: Sequence[str] | None = None, wait: float = 1.0) -> int:
         parser.error(str(error))
 
     load_dataset = named("iwae.data.loading:load_dataset")
-    failed = []
-    for name in dict.fromkeys(names or DEFAULT):
+    asked, failed = dict.fromkeys(names or DEFAULT), []
+    for name in asked:
         try:
             fetch(name, **options, wait=wait)
             load_dataset(name, data_dir)  # parses what is new
         except (DownloadError, DatasetError) as error:
-            print(error, file=sys.stderr)
+            print(str(error).splitlines()[0], file=sys.stderr)  # what was tried is told already
             failed.append(name)
         except KeyboardInterrupt:
             print("interrupted; what is complete is kept, the same command goes on from there", file=sys.stderr)
             return 130
-    print(_table(known, data_dir))
-    if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    if len(failed) < len(asked):
+        print(_table(known, data_dir))
     return 1 if failed else 0
 
 

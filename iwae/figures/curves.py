@@ -71,11 +71,12 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
             if border > first:
                 axes.axvline(border, color=GREY, linestyle=":", linewidth=0.9, zorder=0)
         axes.set_xlabel("epoch (passes over the data)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
         axes.grid(axis="y")
     panels[0].set_ylabel(r"lower bound on $\log p(x)$ (nats per example)")
     if last > 50:
         panels[0].set_xscale("log")
+        panels[0].xaxis.set_major_formatter("{x:g}")
     if zoomed:
         panels[0].set_title("all epochs")
         panels[1].set_title("last half")
@@ -108,6 +109,7 @@ def gradient_snr(k: ArrayLike, ratios: Mapping[str, tuple[Array, Array]], title:
         middle, side = len(k) // 2, "right" if power < 0 else "left"
         axes.annotate(slope, (k[middle], guide[middle]), ha=side, va="top", color="0.35")
         axes.set(xscale="log", yscale="log", title=f"{part} gradient", xlabel="importance samples $k$")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid()
     panels[0].set_ylabel("signal-to-noise ratio")
     style.legend(figure, panels[0].get_lines()[:-1], loc="outside lower center", ncols=min(3, len(ratios)))

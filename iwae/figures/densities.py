@@ -1,16 +1,19 @@
-"""Data of one or two dimensions beside the density that a model gives them."""
+"""Data of few dimensions beside the density that a model gives them, or beside its samples."""
 
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation
 from iwae.figures import style
 from iwae.figures.style import LINES, Array
 from iwae.runs.run import Run
+
+PAIRED = 6  # columns of a table that `pairs` shows, at most
 
 
 class OneDimensional(NamedTuple):
@@ -91,6 +94,45 @@ def two_dimensional_density(
     return figure
 
 
+@style.styled
+def pairs(points: ArrayLike, samples: ArrayLike, title: str) -> Figure:
+    """Data [n, D] and samples of the model [m, D] in one plot: every column as a histogram, every two as a scatter.
+
+    Of more than `PAIRED` columns it shows the first.
+    """
+    data = style.array("points", points, "n D")
+    drawn = style.array("samples", samples, "m D", D=data.shape[1])
+    count, everything = min(data.shape[1], PAIRED), np.concatenate([data, drawn])
+    of = "" if count == data.shape[1] else f": the first {count} of {data.shape[1]} columns"
+    side = 1.45 * count + 0.6
+    figure, panels = style.figure(f"Data and model{of}", title, side, side + 0.6, count, count, sharex="col")
+    colour = np.repeat(LINES[:2], [len(data), len(drawn)])
+    order = np.random.default_rng(0).permutation(len(everything))  # neither lies on top of the other
+    size = float(np.clip(4_000 / len(everything), 2, 10))
+    for (i, j), axes in zip(np.ndindex(count, count), panels, strict=True):
+        if i < j:
+            axes.remove()
+            continue
+        x, y = everything[order, j], everything[order, i]
+        if i == j:
+            edges = list(np.histogram_bin_edges(x, 30))
+            for values, line in zip((data, drawn), LINES, strict=False):
+                axes.hist(values[:, j], edges, density=True, histtype="step", color=line)
+            axes.set_yticks([])
+        else:
+            axes.scatter(x, y, s=size, color=colour[order], alpha=0.5, linewidths=0)
+            axes.set_ylim(span(y))
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.tick_params(labelleft=j == 0)
+        axes.set(xlim=span(x), xlabel=f"$x_{j + 1}$" if i == count - 1 else "", ylabel=f"$x_{i + 1}$" if j == 0 else "")
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.tick_params(labelsize=8)
+    sets = {f"data ({len(data)})": LINES[0], f"samples of the model ({len(drawn)})": LINES[1]}
+    handles = [Line2D([], [], color=line, marker="o", markersize=4, label=name) for name, line in sets.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
 # ---- from a run ----
 
 
@@ -103,19 +145,21 @@ def one_dimensional_of(run: Run, shown: OneDimensional) -> dict[str, Figure]:
     return {"one_dimensional": one_dimensional(shown, density, title)}
 
 
-def two_dimensional_density_of(run: Run) -> dict[str, Figure]:
-    """Up to 2000 test examples beside as many samples of the model; none if the data have not two real dimensions."""
+def of_table(run: Run) -> dict[str, Figure]:
+    """Up to 2000 test examples beside as many samples of the model; none of images, or of a single real dimension."""
     data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
-    if run.experiment.model.likelihood != "gaussian" or run.dataset.image_shape or data.shape[1] != 2:
+    if run.experiment.model.likelihood != "gaussian" or run.dataset.image_shape or data.shape[1] < 2:
         return {}
     data = data[evaluation.spread(len(data), 2000)]
-    draws = run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3))
+    draws = np.array(run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3)))
+    if data.shape[1] > 2:
+        return {"pairs": pairs(data, draws, run.title)}
     truth = None
     if log_density is not None:
         x1, x2 = (np.linspace(*span(values), 201) for values in data.T)
         points = np.stack(np.meshgrid(x1, x2), axis=-1)
         truth = (x1, x2, log_density(points.reshape(-1, 2)).reshape(points.shape[:2]))
-    return {"two_dimensional_density": two_dimensional_density(data, np.array(draws), run.title, truth)}
+    return {"two_dimensional_density": two_dimensional_density(data, draws, run.title, truth)}
 
 
 def span(values: Array) -> tuple[float, float]:
@@ -125,4 +169,4 @@ def span(values: Array) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-OF_EVERY_RUN: tuple[style.OfRun, ...] = (two_dimensional_density_of,)
+OF_EVERY_RUN: tuple[style.OfRun, ...] = (of_table,)

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
@@ -32,9 +33,7 @@ def latent_scatter(
         axis_labels: of the two dimensions.
     """
     points = style.array("points", points, "n 2")
-    if kind not in get_args(ScatterKind):
-        raise ValueError(f"kind: expected one of {', '.join(map(repr, get_args(ScatterKind)))}, got {kind!r}")
-    figure, (axes,) = style.figure(f"Aggregate posterior: {kind}", title, 7.5, 6.4)
+    figure, axes = _panel(kind, title, 6.4)
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top of the others
     look: dict[str, Any] = {"s": float(np.clip(30_000 / len(points), 4, 30)), "alpha": 0.7, "linewidths": 0}
     x, y = points[order].T
@@ -56,8 +55,7 @@ def latent_scatter(
                 middles[f"{name:g}"] = np.median(points[labels == name], axis=0)
             figure.legend(loc="outside right center", title="class", handletextpad=0.2)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
-    if "spread" not in axis_labels[1]:
-        axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal", adjustable="datalim")
     figure.draw_without_rendering()  # where points of the data lie in the figure is known from here on
     places = axes.transData.transform(np.reshape(list(middles.values()), (-1, 2)))
     places = axes.transData.inverted().transform(_apart(places, 0.17 * figure.dpi))
@@ -67,29 +65,43 @@ def latent_scatter(
     return figure
 
 
-def project_alike(kinds: Sequence[ArrayLike]) -> tuple[list[Array], tuple[str, str]]:
-    """`project` for several kinds of points, each [n, D], on the same axes; one dimension has a histogram a kind."""
-    if np.shape(kinds[0])[1] == 1:
-        planes = [project(points) for points in kinds]
-        return [plane for plane, _ in planes], planes[0][1]
-    plane, labels = project(np.concatenate(kinds))
-    return np.split(plane, len(kinds)), labels
+@style.styled
+def latent_histogram(points: ArrayLike, labels: ArrayLike | None, title: str, kind: ScatterKind) -> Figure:
+    """The aggregate posterior of one latent unit, [n]: `latent_scatter` in one dimension, up to ten classes stacked."""
+    points = style.array("points", points, "n")
+    figure, axes = _panel(kind, title, 4.4)
+    parts, names = [points], [""]
+    colours: tuple[str, ...] = LINES[:1]
+    if labels is not None:
+        labels = style.array("labels", labels, "n", n=len(points))
+        classes = np.unique(labels)
+        if len(classes) <= len(CLASSES):
+            colours, names = CLASSES[: len(classes)], [f"{name:g}" for name in classes]
+            parts = [points[labels == name] for name in classes]
+    edges = list(np.histogram_bin_edges(points, min(60, 5 + len(points) // 20)))
+    axes.hist(parts, edges, stacked=True, color=colours, label=names)
+    if len(parts) > 1:
+        figure.legend(loc="outside right center", title="class")
+    axes.set(xlabel="$z$", ylabel="examples")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _panel(kind: ScatterKind, title: str, height: float) -> tuple[Figure, Axes]:
+    if kind not in get_args(ScatterKind):
+        raise ValueError(f"kind: expected one of {', '.join(map(repr, get_args(ScatterKind)))}, got {kind!r}")
+    figure, (axes,) = style.figure(f"Aggregate posterior: {kind}", title, 7.5, height)
+    return figure, axes
 
 
 def project(points: ArrayLike) -> tuple[Array, tuple[str, str]]:
-    """Latent points [n, D] as points of a plane [n, 2], and the labels of its two axes.
+    """Latent points [n, D], D > 1, as points of a plane [n, 2], and the labels of its two axes.
 
-    Two dimensions stay as they are, one is spread at random over the height of its histogram, and more are projected on
-    the two principal components, whose share of the variance the labels give.
+    Two dimensions stay as they are; more are projected on the two principal components, whose share of the variance
+    the labels give.
     """
     points = style.array("points", points, "n D")
-    dimensions = points.shape[1]
-    if dimensions == 1:
-        counts, edges = np.histogram(points, bins=min(100, 1 + len(points) // 20))
-        height = counts[np.clip(np.searchsorted(edges, points[:, 0], "right") - 1, 0, len(counts) - 1)] / counts.max()
-        spread = np.random.default_rng(0).uniform(0, height)
-        return np.stack([points[:, 0], spread], axis=1), ("$z$", "spread at random below the histogram")
-    if dimensions == 2:
+    if points.shape[1] == 2:
         return points, ("$z_1$", "$z_2$")
     centred = points - points.mean(axis=0)
     variances, components = np.linalg.eigh(centred.T @ centred)
@@ -157,10 +169,14 @@ def latent_space_of(run: Run) -> dict[str, Figure]:
     kinds: dict[str, ScatterKind] = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
     figures = {}
     for i, points in enumerate(zip(means, draws, resampled, strict=True), start=1):
-        planes, axis_labels = project_alike(points)
         suffix, title = of_layer(run, i)
-        for (name, kind), plane in zip(kinds.items(), planes, strict=True):
-            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(plane, labels, title, kind, axis_labels)
+        if len(points[0][0]) == 1:
+            for (name, kind), values in zip(kinds.items(), points, strict=True):
+                figures[f"posterior_histogram{name}{suffix}"] = latent_histogram(values[:, 0], labels, title, kind)
+            continue
+        plane, axis_labels = project(np.concatenate(points))
+        for (name, kind), values in zip(kinds.items(), np.split(plane, len(kinds)), strict=True):
+            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(values, labels, title, kind, axis_labels)
     settings = run.experiment.evaluation
     if settings.examples is not None:  # the units are counted on the examples that are evaluated
         chosen = evaluation.spread(len(test), settings.examples)

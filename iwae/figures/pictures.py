@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation, resampling
@@ -14,16 +15,21 @@ LATENT_GRID = np.linspace(-3, 3, 20)
 
 
 @style.styled
-def samples(images: ArrayLike, title: str) -> Figure:
-    """A grid of images drawn from the prior: [n, H, W], the probability of every pixel."""
-    images = style.array("images", images, "n H W")
-    columns = min(len(images), max(5, int(np.ceil(np.sqrt(len(images))))))
-    rows = -(-len(images) // columns)
-    grid = np.full((rows * columns, *images.shape[1:]), np.nan)
-    grid[: len(images)] = images
-    figure, (axes,) = style.figure("Samples from the prior", title, *_size(images, rows, columns, 6.5))
-    style.mosaic(axes, grid.reshape(rows, columns, *images.shape[1:]))
-    axes.set_xlabel("pixel probabilities (white 0, black 1)")
+def samples(means: ArrayLike, draws: ArrayLike, title: str) -> Figure:
+    """Images made from draws of the prior: E[x|z] [n, H, W] in a grid, and beside it draws from p(x|z) [n, H, W]."""
+    means = style.array("means", means, "n H W")
+    count, height, width = means.shape
+    draws = style.array("draws", draws, "n H W", n=count, H=height, W=width)
+    columns = min(count, max(5, int(np.ceil(np.sqrt(count)))))
+    rows = -(-count // columns)
+    size = _size(means, rows, 2 * columns, 9.5)
+    figure, panels = style.figure("Samples from the prior", title, *size, columns=2)
+    names = ("probability of every pixel, E[x|z]: white 0, black 1", "a draw of every pixel from p(x|z)")
+    for axes, images, name in zip(panels, (means, draws), names, strict=True):
+        grid = np.full((rows * columns, height, width), np.nan)
+        grid[:count] = images
+        style.mosaic(axes, grid.reshape(rows, columns, height, width))
+        axes.set_xlabel(name)
     return figure
 
 
@@ -75,9 +81,11 @@ def latent_grid(images: ArrayLike, z1: ArrayLike, z2: ArrayLike, title: str) -> 
     z1, z2 = style.array("z1", z1, "c", c=columns), style.array("z2", z2, "r", r=rows)
     figure, (axes,) = style.figure("Decoded grid of the latent plane", title, *_size(images, rows, columns, 7, 0.7))
     style.mosaic(axes, images[::-1])
-    some = [slice(None, None, -(-count // 10)) for count in (columns, rows)]
-    axes.set_xticks(((np.arange(columns) + 0.5) * width - 0.5)[some[0]], [style.number(z, 2) for z in z1[some[0]]])
-    axes.set_yticks(((rows - np.arange(rows) - 0.5) * height - 0.5)[some[1]], [style.number(z, 2) for z in z2[some[1]]])
+    at_columns, at_rows = (np.arange(columns) + 0.5) * width - 0.5, (rows - np.arange(rows) - 0.5) * height - 0.5
+    for axis, z, at in ((axes.xaxis, z1, at_columns), (axes.yaxis, z2, at_rows)):
+        ticks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(z[0], z[-1])
+        ticks = ticks[(ticks >= z[0]) & (ticks <= z[-1])]
+        axis.set_ticks(np.interp(ticks, z, at), [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
 
@@ -94,12 +102,13 @@ def _size(
 
 
 def samples_of(run: Run) -> dict[str, Figure]:
-    """100 images from the prior."""
-    shape = run.dataset.image_shape
+    """64 images from the prior: what the decoder says of every pixel, and pixels as the data have them."""
+    shape, seed = run.dataset.image_shape, run.experiment.seed
     if shape is None:
         return {}
-    images = run.model.sample(100, (run.experiment.seed, 0))
-    return {"samples": samples(np.reshape(images, (-1, *shape)), run.title)}
+    z = run.model.sample_latents(64, (seed, 0))
+    means, draws = run.model.decode_mean(z), run.model.decode(z).sample(seed=(seed, 3))
+    return {"samples": samples(np.reshape(means, (-1, *shape)), np.reshape(draws, (-1, *shape)), run.title)}
 
 
 def reconstructions_of(run: Run) -> dict[str, Figure]:

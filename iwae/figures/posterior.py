@@ -89,7 +89,8 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
             panel.yaxis.set_major_locator(MaxNLocator(4))
         maps[-1].plot(*draws.T, "o", color="black", markersize=2, markeredgecolor="white", markeredgewidth=0.3)
         bar = figure.colorbar(shown, cax=maps[-1].inset_axes((1.05, 0, 0.07, 1)), ticks=[0, highest / 4, highest])
-        bar.ax.set_yticklabels(["0", f"{highest / 4:.2g}", f"{highest:.2g}"], fontsize=8)
+        rounded = [f"{float(f'{tick:.2g}'):g}" for tick in bar.get_ticks()]  # 160, where .2g says 1.6e+02
+        bar.ax.set_yticklabels(rounded, fontsize=8)
         side = int(np.ceil(np.sqrt(m)))
         grid = np.full((side * side, height, across), np.nan)
         grid[:m] = images[:m]

@@ -16,7 +16,7 @@ import numpy as np
 
 from iwae import config, files
 from iwae.config import Experiment
-from iwae.runs import checkpoints
+from iwae.runs import checkpoints, log
 from iwae.sections import ConfigError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
@@ -271,8 +271,15 @@ class Folder:
         of_length = "train" in experiment.tasks and found.keys() <= set(LENGTHS)
         longer = of_length and experiment.training.passes > here.training.passes
         ended = experiment.training.schedule == "cosine"  # and each of its rates would have been another
-        if longer and self.weights.exists() and (ended or not update):
-            reason = "its schedule 'cosine' ended at zero" if ended else f"{self.checkpoints} has no checkpoint"
+        reason = ""
+        if longer and self.weights.exists():
+            if ended:
+                reason = "its schedule 'cosine' ended at zero"
+            elif not update:
+                reason = f"{self.checkpoints} has no checkpoint"
+            elif here.training.early_stopping_patience and (epochs := self._epochs()) < here.training.passes:
+                reason = f"it was stopped early, after epoch {epochs}, and would have been with these, too"
+        if reason:
             raise ConfigError(
                 f"name: {str(self)!r} cannot be trained on ({'; '.join(found.values())}): {reason}; choose another "
                 f"name and --training.start-from {self}, to begin with its weights"
@@ -285,6 +292,12 @@ class Folder:
                 "afresh"
             )
         return [f"after update {update}: {change}" for change in found.values()]
+
+    def _epochs(self) -> int:
+        try:
+            return len(log.read(self.log))
+        except ValueError as error:
+            raise RunError(str(error)) from None
 
     def move_aside(self, *paths: Path) -> Path | None:
         """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are.

@@ -10,7 +10,6 @@ import pytest
 import test_latent
 import test_pictures
 import test_posterior_figures
-from figure_checks import TITLE, images
 from matplotlib.figure import Figure
 
 from iwae import config
@@ -23,14 +22,14 @@ from iwae.runs.run import Run
 
 def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "samples.png"
-    figure = pictures.samples(images(2), TITLE)
+    figure = test_pictures.samples(2)
     style.save(figure, path)
     written = path.read_bytes()
     assert written.startswith(b"\x89PNG") and not figure.axes
     with open(path, "rb") as reader:
-        style.save(pictures.samples(images(3), TITLE), path)
+        style.save(test_pictures.samples(3), path)
         assert reader.read() == written  # renamed, not written into
-    style.save(pictures.samples(images(2), TITLE), path)
+    style.save(test_pictures.samples(2), path)
     assert path.read_bytes() == written
 
     def fail_half_way(self, stream, **options):
@@ -39,7 +38,7 @@ def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path: Path, monkey
 
     monkeypatch.setattr(Figure, "savefig", fail_half_way)
     with pytest.raises(OSError, match="no space left"):
-        style.save(pictures.samples(images(3), TITLE), path)
+        style.save(test_pictures.samples(3), path)
     assert path.read_bytes() == written and list(tmp_path.iterdir()) == [path]
 
 
@@ -110,8 +109,8 @@ def run_of(folder: Path, likelihood: str, test: np.ndarray, latent_units: tuple[
     return Run(experiment, Folder(folder), data, IWAE(test.shape[1], **values), {})  # type: ignore[arg-type]
 
 
-def scatters(ending: str = "") -> set[str]:
-    return {f"posterior_scatter{kind}{ending}" for kind in ("", "_draws", "_resampled")}
+def posteriors(how: str, ending: str = "") -> set[str]:
+    return {f"posterior_{how}{kind}{ending}" for kind in ("", "_draws", "_resampled")}
 
 
 EVERY = {"learning_curves", LAST_PLOT}
@@ -132,17 +131,19 @@ def test_units_are_counted_on_the_examples_that_are_evaluated(tmp_path: Path, mo
 def test_figures_of_images_and_two_layers(tmp_path: Path) -> None:
     test = np.random.default_rng(0).integers(0, 2, (12, 12)).astype(np.float32)
     made = plot.figures_of(run_of(tmp_path, "bernoulli", test, (3, 2)))
-    assert set(made) == EVERY | OF_IMAGES | scatters("_z1") | scatters("_z2")
+    assert set(made) == EVERY | OF_IMAGES | posteriors("scatter", "_z1") | posteriors("scatter", "_z2")
     assert all("few (few, IWAE, k = 50)" in figure.get_suptitle().replace("\n", " ") for figure in made.values())
     assert "stochastic layer 2" in made["posterior_scatter_z2"].get_suptitle()
     assert len(test_pictures.shown(made["interpolations"].axes[0])) == 2 * 3  # four classes: two pairs
 
 
-@pytest.mark.parametrize(("dimensions", "density"), [(1, "one_dimensional"), (2, "two_dimensional_density")])
+@pytest.mark.parametrize(
+    ("dimensions", "density"), [(1, "one_dimensional"), (2, "two_dimensional_density"), (3, "pairs")]
+)
 def test_figures_of_densities(tmp_path: Path, dimensions: int, density: str) -> None:
     test = np.random.default_rng(0).normal(size=(12, dimensions)).astype(np.float32)
     made = plot.figures_of(run_of(tmp_path, "gaussian", test, (1,)))
-    assert set(made) == EVERY | scatters() | {density}
+    assert set(made) == EVERY | posteriors("histogram") | {density}
 
 
 def test_every_file_of_the_drawer_is_asked_for_its_figures() -> None:

@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 from figure_checks import TITLE, Case, H, W, Wrong, checks_of, images
+from matplotlib.figure import Figure
 
 from iwae.figures import pictures
 
+
+def samples(count: int) -> Figure:
+    return pictures.samples(images(count), np.round(images(count)), TITLE)
+
+
 FIGURES: dict[str, Case] = {
-    "samples": (lambda: pictures.samples(images(23), TITLE), "Samples from the prior", [("probabilities", "")], []),
-    "one sample": (lambda: pictures.samples(images(1), TITLE), "Samples", [("probabilities", "")], []),
+    "samples": (lambda: samples(23), "Samples from the prior", [("probability", ""), ("draw of every pixel", "")], []),
+    "one sample": (lambda: samples(1), "Samples", [("probability", ""), ("draw", "")], []),
     "reconstructions": (
         lambda: pictures.reconstructions(images(13), images(13), TITLE),
         "Test images and their reconstructions",
@@ -35,10 +41,11 @@ FIGURES: dict[str, Case] = {
     ),
 }
 WRONG: dict[str, Wrong] = {
-    "flat images": (lambda: pictures.samples(images(), TITLE), r"images: expected shape \[n, H, W\], got \[6, 4\]"),
-    "no images": (lambda: pictures.samples(np.ones((0, 6, 4)), TITLE), r"got \[0, 6, 4\]"),
-    "words": (lambda: pictures.samples("words", TITLE), "images: expected numbers"),
-    "not a number": (lambda: pictures.samples(images(2) * np.nan, TITLE), "images: expected finite numbers, got 48"),
+    "flat images": (lambda: pictures.samples(images(), 1, TITLE), r"means: expected shape \[n, H, W\], got \[6, 4\]"),
+    "no images": (lambda: pictures.samples(np.ones((0, 6, 4)), 1, TITLE), r"got \[0, 6, 4\]"),
+    "words": (lambda: pictures.samples("words", 1, TITLE), "means: expected numbers"),
+    "not a number": (lambda: pictures.samples(images(2) * np.nan, 1, TITLE), "means: expected finite numbers, got 48"),
+    "other draws": (lambda: pictures.samples(images(3), images(2), TITLE), r"draws: expected shape \[n = 3, H"),
     "other reconstructions": (
         lambda: pictures.reconstructions(images(3), images(2), TITLE),
         r"reconstructions: expected shape \[n = 3, H = 6, W = 4\], got \[2, 6, 4\]",
@@ -59,13 +66,14 @@ def shown(axes) -> np.ndarray:
     return np.ma.filled(image.get_array(), np.nan)
 
 
-def test_samples_are_shown_row_by_row() -> None:
-    given = images(23)
-    mosaic = shown(pictures.samples(given, TITLE).axes[0])
-    assert mosaic.shape == (5 * H, 5 * W)
-    np.testing.assert_array_equal(mosaic[:H, W : 2 * W], given[1])
-    np.testing.assert_array_equal(mosaic[4 * H :, 2 * W : 3 * W], given[22])
-    assert np.isnan(mosaic[4 * H :, 3 * W :]).all()
+def test_samples_are_shown_row_by_row_their_draws_at_the_same_places() -> None:
+    means, draws = images(23), np.round(images(23))
+    for axes, given in zip(pictures.samples(means, draws, TITLE).axes, (means, draws), strict=True):
+        mosaic = shown(axes)
+        assert mosaic.shape == (5 * H, 5 * W)
+        np.testing.assert_array_equal(mosaic[:H, W : 2 * W], given[1])
+        np.testing.assert_array_equal(mosaic[4 * H :, 2 * W : 3 * W], given[22])
+        assert np.isnan(mosaic[4 * H :, 3 * W :]).all()
 
 
 def test_an_image_is_above_its_own_reconstruction() -> None:
@@ -94,8 +102,15 @@ def test_the_grid_of_the_latent_plane_grows_to_the_right_and_upwards() -> None:
     np.testing.assert_array_equal(mosaic[2 * H :, :W], given[0, 0])
     np.testing.assert_array_equal(mosaic[:H, 4 * W :], given[2, 4])
     ticks = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.get_yticks(), strict=True))
-    assert 0 <= ticks["9.00"] < H and 2 * H <= ticks["7.00"] < 3 * H
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["−2.00", "−1.00", "0.00", "1.00", "2.00"]
+    assert set(ticks) >= {"7", "8", "9"} and 0 <= ticks["9"] < H and 2 * H <= ticks["7"] < 3 * H
+    ticks = dict(zip([label.get_text() for label in axes.get_xticklabels()], axes.get_xticks(), strict=True))
+    assert set(ticks) >= {"−2", "2"} and 0 <= ticks["−2"] < W and 4 * W <= ticks["2"] < 5 * W
+
+
+def test_the_grid_has_ticks_at_whole_numbers_between_its_images_too() -> None:
+    (axes,) = pictures.latent_grid(images(20, 20), np.linspace(-3, 3, 20), np.linspace(-3, 3, 20), TITLE).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["−3", "−2", "−1", "0", "1", "2", "3"]
+    assert axes.get_xticks()[[0, 3, 6]].tolist() == [W / 2 - 0.5, 10 * W - 0.5, 19.5 * W - 0.5]
 
 
 def test_interpolations_run_from_left_to_right() -> None:
