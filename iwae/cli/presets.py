@@ -98,7 +98,7 @@ _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
     "table2": ("table 2 of the paper: one objective, then the other", dict(_table2())),
     "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", _cells(_FIXED, _APPENDIX)),
     "convolutional": (
-        "MNIST by convolutions, otherwise as mnist_iwae_k5_1layer",
+        "MNIST by convolutions, beside mnist_iwae_k5_1layer",
         {"mnist_iwae_k5_conv": _CONVOLUTIONAL},
     ),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),

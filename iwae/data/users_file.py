@@ -67,7 +67,7 @@ def load(path: Path, allow_real: bool) -> Dataset:
 
 def _check_shape(what: str, x: Array, expected: tuple[int, ...]) -> None:
     if (x.ndim not in (2, 3) and x.shape[3:] not in ((1,), (3,))) or 0 in x.shape:
-        shapes = "[n, D], [n, height, width] or [n, height, width, 3]"
+        shapes = "[n, D] or [n, height, width] or [n, height, width, 3]"
         raise DatasetError(f"{what}: expected {shapes} with at least one example, got {list(x.shape)}")
     if x.shape[1:] != expected:
         raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {list(x.shape)}")
