@@ -160,6 +160,11 @@ def _rule_of_other_objectives(model: "Model") -> None:
             model.keeps_default(name, f"with model.objective {model.objective!r} (it belongs to {either(objectives)})")
 
 
+def _rule_of_other_networks(model: "Model") -> None:
+    if model.network == "mlp":
+        model.keeps_default("channels", "with model.network 'mlp' (it belongs to 'conv')")
+
+
 @dataclass(frozen=True)
 class Model(Section):
     """The network and what is maximized."""
@@ -178,8 +183,17 @@ class Model(Section):
     """Tanh units of the deterministic layers below each stochastic layer, from the data upwards; the generative network
     mirrors them. Paper: 200,200, or 200,200 100,100 for two layers."""
 
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    """Distribution of the data given the lowest stochastic layer: binary pixels or real numbers. Paper: bernoulli."""
+    network: Literal["mlp", "conv"] = "mlp"
+    """Layers below the first stochastic layer: dense ones (mlp), or for images convolutions and then these (conv).
+    Paper: mlp."""
+
+    channels: Units = (32, 64)
+    """Network conv: channels of its convolutions, each of which halves the sides of the image, from the data upwards.
+    Not in the paper."""
+
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
+    """Distribution of the data given the lowest stochastic layer: binary pixels, real numbers, or 8-bit values
+    (discretized_logistic, Salimans et al. 2017). Paper: bernoulli."""
 
     estimator: Literal["reparameterized", "sampled", "sticking_the_landing", "dreg"] = "reparameterized"
     """Estimator of the gradient: all k samples (reparameterized), one sample drawn by its weight (sampled: cheaper,
@@ -202,7 +216,10 @@ class Model(Section):
     """Epochs over which that weight rises from 0 to beta; vae objectives only. Paper: 0."""
 
     _path: ClassVar[str] = "model"
-    _rules: ClassVar = (_rule_sizes_match, _rule_estimator_fits, _rule_one_layer_only, _rule_of_other_objectives)
+    _rules: ClassVar = (
+        _rule_sizes_match, _rule_estimator_fits, _rule_one_layer_only, _rule_of_other_objectives,
+        _rule_of_other_networks,
+    )  # fmt: skip
 
 
 def _rule_of_other_schedules(training: "Training") -> None:
@@ -353,8 +370,16 @@ def _rule_likelihood_fits_data(experiment: "Experiment") -> None:
     data, model = experiment.data, experiment.model
     if data.name in SYNTHETIC_DATASETS and model.likelihood != "gaussian":
         model.refuse("likelihood", f"'gaussian' with the real numbers of data.name {data.name!r}")
-    if model.likelihood == "gaussian" and data.binarization != "none":
-        data.refuse("binarization", "'none' with model.likelihood 'gaussian'")
+    if model.likelihood != "bernoulli" and data.binarization != "none":
+        data.refuse("binarization", f"'none' with model.likelihood {model.likelihood!r}")
+
+
+def _rule_network_fits(experiment: "Experiment") -> None:
+    if experiment.model.network == "conv":
+        if experiment.data.name in SYNTHETIC_DATASETS:
+            experiment.model.refuse("network", f"'mlp' with data.name {experiment.data.name!r}, which are no images")
+        if experiment.training.optimizer != "adam":  # it turns the inputs of dense layers, of which conv has too many
+            experiment.training.refuse("optimizer", "'adam' with model.network 'conv'")
 
 
 def _rule_no_start_from_itself(experiment: "Experiment") -> None:
@@ -392,7 +417,7 @@ class Experiment(Section):
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
-    _rules: ClassVar = (_rule_likelihood_fits_data, _rule_no_start_from_itself)
+    _rules: ClassVar = (_rule_likelihood_fits_data, _rule_network_fits, _rule_no_start_from_itself)
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, MadeName):

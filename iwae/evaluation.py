@@ -25,7 +25,7 @@ ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior m
 
 ENTRIES = (
     "examples", "k", "nll", "nll_stderr", "bounds", "elbo", "reconstruction", "kl", "active_units",
-    "effective_sample_size", "nll_active_units_only", "true_log_likelihood",
+    "effective_sample_size", "nll_active_units_only", "true_log_likelihood", "bits_per_dimension",
     "weights_sha256", "binarization",
 )  # fmt: skip
 """What an evaluation writes into the entry of a split in evaluation.json; tasks add others."""
@@ -229,8 +229,9 @@ def evaluate(
         label: of the progress bar.
 
     Returns:
-        The summary, in nats: means over the images, "nll_stderr" the standard error of "nll" over the images. And the
-        arrays of `importance_sample`, with "activity" and "posterior_mean" a list with an entry a layer.
+        The summary, in nats but for "bits_per_dimension" of 8-bit values: means over the images, "nll_stderr" the
+        standard error of "nll" over the images. And the arrays of `importance_sample`, with "activity" and
+        "posterior_mean" a list with an entry a layer.
     """
     if settings.examples is not None:
         images = images[spread(len(images), settings.examples)]
@@ -254,6 +255,8 @@ def evaluate(
         "active_units": [int(units.sum()) for units in active],
         "effective_sample_size": mean["effective_sample_size"],
     }
+    if model.likelihood == "discretized_logistic":
+        summary["bits_per_dimension"] = summary["nll"] / (model.input_dim * math.log(2))
     if settings.remove_inactive_units:
         summary["nll_active_units_only"] = summary["nll"]
         if not all(units.all() for units in active):

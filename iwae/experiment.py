@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from iwae import bounds, config, evaluation, hardware, training
+from iwae import bounds, config, convolutions, evaluation, hardware, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.diagnostics import plot
@@ -134,6 +134,13 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
     settings, std = experiment.model, dataset.train_std
     if dataset.kind != "continuous":  # pixels share a scale: one that is nearly always black tells little of its own
         std = np.maximum(std, 0.1 * std.max())
+    network = None
+    if settings.network == "conv":
+        assert dataset.image_shape is not None  # looked at in `load_data`
+        network = convolutions.networks(
+            dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
+            dataset.train_mean, experiment.seed,
+        )  # fmt: skip
     return IWAE(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
@@ -143,6 +150,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         likelihood=settings.likelihood,
         estimator=settings.estimator,
         data_moments=(dataset.train_mean, std),
+        network=network,
         seed=experiment.seed,
     )
 
@@ -150,7 +158,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     """The finished run `start`, whose network must be the one of `settings`."""
     other = start.read_experiment().model
-    for name in ("latent_units", "hidden_units", "likelihood"):
+    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood"):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "

@@ -19,13 +19,18 @@ def check_shape(shape: Any, dimensions: int) -> None:
         raise ValueError(f"x: expected shape [B, {dimensions}], got {list(shape)}")
 
 
-def check_binary(values: np.ndarray, stacklevel: int) -> None:
-    """Raises ValueError for values outside [0, 1], and warns, `stacklevel` calls up, of those between."""
+def check_pixels(values: np.ndarray, likelihood: str, stacklevel: int) -> None:
+    """Raises ValueError for values outside [0, 1], but for uint8 under a discretized logistic likelihood.
+
+    Under a Bernoulli one it warns, `stacklevel` calls up, of those between.
+    """
     low, high = _range(values)
+    if likelihood == "discretized_logistic" and values.dtype == np.uint8:
+        return
     if low < 0 or high > 1:
         hint = " (divide grey values by 255)" if low >= 0 and high <= 255 else ""
-        raise ValueError(f"x: expected values from 0 to 1 with likelihood 'bernoulli', got {low} to {high}{hint}")
-    if not np.all((values == 0) | (values == 1)):
+        raise ValueError(f"x: expected values from 0 to 1 with likelihood {likelihood!r}, got {low} to {high}{hint}")
+    if likelihood == "bernoulli" and not np.all((values == 0) | (values == 1)):
         warnings.warn(
             "x: grey values as Bernoulli targets: the bounds are not log likelihoods; draw binary pixels first: "
             "x = np.random.default_rng(0).random(x.shape) < x",

@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike
 
 from iwae import bounds, estimators, inputs, layers, rng
 from iwae.bounds import Bound
+from iwae.logistic import DiscretizedLogistic
 
 Seed: TypeAlias = Any  # two integers, or a tensor [2]
+LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
 Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]]
 
 
@@ -56,15 +58,16 @@ class IWAE(keras.Model):
         objective: the bound that is maximised, one of `iwae.bounds`: its name, or the bound itself, such as
             `bounds.Renyi(alpha=0.3)`.
         k: importance samples an example.
-        likelihood: "bernoulli" or "gaussian".
+        likelihood: "bernoulli", "gaussian", or for 8-bit values, in [0, 1] or uint8, "discretized_logistic".
         estimator: name of the gradient estimator (`iwae.estimators`).
-        data_moments: mean and standard deviation, [D] each, of the training data. Under a Gaussian likelihood the
+        data_moments: mean and standard deviation, [D] each, of the training data. But under a Bernoulli likelihood the
             networks see and give data that are standardized by them; what the model gives, densities too, is of the
             data as they are. Under a Bernoulli likelihood they set the first bias of the pixels. None: not known.
         network: None for the tanh layers of `hidden_units`, or networks of your own: an encoder and a decoder, Keras
             layers or models, for several stochastic layers a list of each, from the data upwards. An encoder gives the
             mean and the log standard deviation of q, [N, I] -> two of [N, D_l]; so does a decoder, but for the
-            outermost one of a Bernoulli likelihood, which gives logits [N, D]. `hidden_units` are then of no effect.
+            outermost one of a Bernoulli likelihood, which gives logits [N, D], and of a discretized logistic one,
+            which gives location and log scale. `hidden_units` are then of no effect.
             They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
         seed: of the initial weights and of all noise in training.
 
@@ -102,8 +105,8 @@ class IWAE(keras.Model):
                 "hidden_units: expected one list of sizes for each stochastic layer "
                 f"({len(latent_units)} in latent_units), got {len(hidden_units)}"
             )
-        if likelihood not in ("bernoulli", "gaussian"):
-            raise ValueError(f"likelihood: expected 'bernoulli' or 'gaussian', got {likelihood!r}")
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
         self.input_dim, self.latent_units = input_dim, tuple(latent_units)
         self.k, self.seed, self.likelihood = k, seed, likelihood
         self.objective = _as_bound(objective)
@@ -118,7 +121,7 @@ class IWAE(keras.Model):
                 raise ValueError(f"data_moments: expected a {name} of shape ({input_dim},), got {values.shape}")
         # A variable, so that a warm-up of beta does not compile the training step anew.
         self.beta = self.add_weight(shape=(), initializer="ones", trainable=False, name="beta")
-        if likelihood == "gaussian":  # variables, so that they are saved with the weights
+        if likelihood != "bernoulli":  # variables, so that they are saved with the weights
             self.data_mean = self.add_weight(shape=(input_dim,), initializer="zeros", trainable=False, name="data_mean")
             self.data_std = self.add_weight(shape=(input_dim,), initializer="ones", trainable=False, name="data_std")
             if mean is not None and std is not None:
@@ -176,7 +179,7 @@ class IWAE(keras.Model):
     # ---- densities -------------------------------------------------------------------------------------------------
 
     def standardized(self, x: tf.Tensor) -> tf.Tensor:
-        """x [..., D] as the networks see it: under a Gaussian likelihood less `data_mean`, over `data_std`."""
+        """x [..., D] as the networks see it: but under a Bernoulli likelihood less `data_mean`, over `data_std`."""
         return x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
 
     def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -184,9 +187,9 @@ class IWAE(keras.Model):
         return self.encoder[0](self.standardized(x))
 
     def likelihood_parameters(self, z: tf.Tensor) -> Any:
-        """Of p(x | z_1), z_1 [..., D_1]: logits [..., D], or for real numbers mean and log standard deviation."""
+        """Of p(x | z_1), z_1 [..., D_1]: logits [..., D], or mean or location and log standard deviation or scale."""
         flat = self.decoder[0](tf.reshape(z, [-1, z.shape[-1]]))
-        if self.likelihood == "gaussian":
+        if self.likelihood != "bernoulli":
             mean, log_std = flat
             flat = self.data_mean + self.data_std * mean, log_std + tf.math.log(self.data_std)
         shape = tf.concat([tf.shape(z)[:-1], [self.input_dim]], axis=0)
@@ -254,6 +257,8 @@ class IWAE(keras.Model):
     def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
         outermost = self.decoder[0]
+        if self.likelihood == "discretized_logistic":
+            return DiscretizedLogistic(*self.likelihood_parameters(z)).log_prob(x)
         if self.likelihood == "gaussian":
             log_prob = layers.gaussian_log_prob(self.standardized(x), *_apply(outermost, z))
             return log_prob - tf.reduce_sum(tf.math.log(self.data_std))
@@ -266,12 +271,12 @@ class IWAE(keras.Model):
 
         `seed` is two integers or a tensor [2]; the same seed gives the same numbers.
         """
-        x = self._checked(x)
+        x = self.as_images(x)
         return self.log_weight_terms(x, self.draw_noise(k, _examples(x), _as_seed(seed))).log_weights()
 
     def encode(self, x: ArrayLike, k: int, seed: Seed) -> list[tf.Tensor]:
         """Samples z_l [k, B, D_l] of every stochastic layer from q(z | x), x [B, D], from the data upwards."""
-        x = self._checked(x)
+        x = self.as_images(x)
         samples, below = [], self.standardized(x)
         for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
             mean, log_std = _apply(encoder, below)
@@ -280,10 +285,12 @@ class IWAE(keras.Model):
         return samples
 
     def decode(self, z: tf.Tensor) -> Any:
-        """p(x | z_1) for z_1 [..., D_1]: a TensorFlow Probability distribution over [D] with batch shape [...]."""
+        """p(x | z_1) for z_1 [..., D_1]: a distribution, as TensorFlow Probability has, over [D], batch shape [...]."""
+        parameters = self.likelihood_parameters(z)
+        if self.likelihood == "discretized_logistic":
+            return DiscretizedLogistic(*parameters)
         import tensorflow_probability as tfp  # two seconds to import, and nothing else here needs it
 
-        parameters = self.likelihood_parameters(z)
         if self.likelihood == "bernoulli":
             return tfp.distributions.Independent(tfp.distributions.Bernoulli(logits=parameters, dtype=tf.float32), 1)
         mean, log_std = parameters
@@ -292,6 +299,8 @@ class IWAE(keras.Model):
     def decode_mean(self, z: tf.Tensor) -> tf.Tensor:
         """E[x | z_1]: z_1 [..., D_1] -> [..., D]; for Bernoulli pixels their probabilities."""
         parameters = self.likelihood_parameters(z)
+        if self.likelihood == "discretized_logistic":
+            return DiscretizedLogistic(*parameters).mean()
         return tf.sigmoid(parameters) if self.likelihood == "bernoulli" else parameters[0]
 
     def sample(self, n: int, seed: Seed = None) -> tf.Tensor:
@@ -310,10 +319,13 @@ class IWAE(keras.Model):
             z = mean + tf.exp(log_std) * rng.normal(mean.shape, rng.fold(seed, i))
         return z
 
-    def _checked(self, x: ArrayLike) -> tf.Tensor:
+    def as_images(self, x: ArrayLike) -> tf.Tensor:
+        """x as float32 [n, D], uint8 made 8-bit values; raises ValueError if it is not [n, ...] with D numbers each."""
         images = tf.convert_to_tensor(x)
         if images.shape.rank is not None:  # Keras forgets it where images of several shapes were used
             inputs.check_shape(images.shape, self.input_dim)
+        if self.likelihood == "discretized_logistic" and images.dtype == tf.uint8:
+            images = tf.cast(images, tf.float32) / 255
         return tf.cast(images if images.shape.rank == 2 else tf.reshape(images, [-1, self.input_dim]), tf.float32)
 
     def check(self, x: ArrayLike, stacklevel: int = 2) -> None:
@@ -327,11 +339,11 @@ class IWAE(keras.Model):
         """
         values = np.asarray(x)
         inputs.check_shape(values.shape, self.input_dim)
-        if self.likelihood == "bernoulli":
-            inputs.check_binary(values, stacklevel + 1)
-        else:
+        if self.likelihood == "gaussian":
             as_given = np.all(self.data_mean == 0) and np.all(self.data_std == 1)
             inputs.check_real(values, bool(as_given), stacklevel + 1)
+        else:
+            inputs.check_pixels(values, self.likelihood, stacklevel + 1)
 
     def _look_at(self, data: Any) -> Any:
         """Checks what Keras is given, and returns it: arrays whole, of anything that gives batches the first one."""
@@ -426,7 +438,7 @@ class IWAE(keras.Model):
         """
         if self.images is not None:
             return self._train_on_block(keras.utils.unpack_x_y_sample_weight(data)[0])
-        x = self._checked(inputs.images_in(data))
+        x = self.as_images(inputs.images_in(data))
         valid = tf.ones([tf.shape(x)[0]])
         bound, gradients = self.gradients_of_update(x, valid)
         self.apply_gradients(gradients)
@@ -458,7 +470,7 @@ class IWAE(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
-        x = self._checked(inputs.images_in(data))
+        x = self.as_images(inputs.images_in(data))
         seed = rng.stream(self.seed, self.bound_tracker.count, "test")
         noise = self.draw_noise(self._samples(self.k), _examples(x), seed)
         bound = self.objective(self.log_weight_terms(x, noise).log_weights())

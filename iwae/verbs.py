@@ -56,9 +56,8 @@ def estimate_log_likelihood(
 
 
 def _images(model: IWAE, x: ArrayLike) -> np.ndarray:
-    images = np.asarray(x)
-    model.check(images, stacklevel=4)
-    return images.reshape(len(images), -1)
+    model.check(x, stacklevel=4)
+    return model.as_images(x).numpy()
 
 
 def _decoded(model: IWAE, z: np.ndarray) -> np.ndarray:

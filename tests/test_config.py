@@ -81,6 +81,8 @@ RIGHT = [
     {"model.latent_units": [100, 50], "model.hidden_units": [[200, 200], [100, 100]]},
     {"model.latent_units": [3, 2, 1], "model.hidden_units": [[7], [6, 5], []], "model.estimator": "sampled"},
     {"model.hidden_units": [[]]},
+    {"model.network": "conv", "model.channels": [16, 32, 64], "model.hidden_units": [[]]},
+    {"data.name": "fashion_mnist", "data.binarization": "none", "model.likelihood": "discretized_logistic"},
     {"model.objective": "vae", "model.beta": 4, "model.beta_warmup_epochs": 10},
     {"model.objective": "vae_analytic_kl", "model.beta": 0},
     {"model.objective": "vae", "model.estimator": "sticking_the_landing"},

@@ -9,6 +9,7 @@ import reference
 import tensorflow as tf
 
 from iwae import bounds, rng
+from iwae.convolutions import networks
 from iwae.data.loading import load_dataset
 from iwae.model import IWAE
 
@@ -247,7 +248,7 @@ def test_wrong_arguments_are_refused_in_one_line():
         ({"latent_units": (), "hidden_units": ()}, r"hidden_units: expected one list"),
         ({"objective": "elbow"}, r"model\.objective: expected one of .*got 'elbow'"),
         ({"estimator": "guess"}, r"model\.estimator: expected one of .*got 'guess'"),
-        ({"likelihood": "poisson"}, r"likelihood: expected 'bernoulli' or 'gaussian', got 'poisson'"),
+        ({"likelihood": "poisson"}, r"likelihood: expected one of bernoulli, .*, got 'poisson'"),
         ({"data_moments": (np.zeros(D + 1), np.ones(D))}, r"data_moments: expected a mean of shape \(7,\), got \(8,\)"),
         ({"data_moments": (np.zeros(D), np.ones((1, D)))}, r"data_moments: expected a standard .* got \(1, 7\)"),
     ]
@@ -451,6 +452,11 @@ SAVED = {
     "two layers": {"latent_units": (3, 2), "hidden_units": ((5,), (4,))},
     "gaussian": {"likelihood": "gaussian", "data_moments": (np.full(64, 0.3), np.full(64, 0.5))},
     "convolutional": {"network": convolutional},
+    "8 bits": {"likelihood": "discretized_logistic", "data_moments": (np.full(64, 0.3), np.full(64, 0.5))},
+    "8 bits by convolutions": {
+        "likelihood": "discretized_logistic",
+        "network": lambda: networks((8, 8), (2,), ((5,),), (4, 8), "discretized_logistic", None, 1),
+    },
 }
 
 

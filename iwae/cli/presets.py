@@ -74,6 +74,13 @@ def _two_dimensional() -> Iterator[tuple[str, Preset]]:
         yield f"mnist_{objective}_k50_2d", Preset(about, _MNIST, model)
 
 
+_CONVOLUTIONAL = Preset(
+    "mnist, IWAE, k = 5, one stochastic layer, convolutions",
+    _MNIST,
+    Model(objective="iwae", k=5, network="conv", **config.PAPER_NETWORKS[1]),
+)
+
+
 def _synthetic() -> Iterator[tuple[str, Preset]]:
     for dataset, sizes in _SYNTHETIC.items():
         for objective in ("vae", "iwae"):
@@ -90,6 +97,10 @@ _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
     "table1-fixed-fast": ("the appendix by it", _cells(_FIXED, _APPENDIX, fast=True)),
     "table2": ("table 2 of the paper: one objective, then the other", dict(_table2())),
     "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", _cells(_FIXED, _APPENDIX)),
+    "convolutional": (
+        "MNIST by convolutions, beside mnist_iwae_k5_1layer",
+        {"mnist_iwae_k5_conv": _CONVOLUTIONAL},
+    ),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
     "synthetic": ("synthetic data, density known, Gaussian likelihood", dict(_synthetic())),
 }

@@ -26,7 +26,7 @@ class Dataset:
         train, valid, test: float32 [n, D]: pixels in [0, 1], row by row (`binary`, `grey`), or real numbers
             (`continuous`).
         labels: By split name, int64 [n] or None.
-        image_shape: (height, width) with height * width = D; None if the examples are not images.
+        image_shape: (height, width) or in colour (height, width, 3), whose product is D; None if they are no images.
         kind: `binary` if every value is 0 or 1, `grey` for other pixels, `continuous` for real numbers.
         fingerprint: SHA-256, hexadecimal, of the values of the three splits.
         train_mean, train_std: float32 [D], over the training examples (divisor n).
@@ -38,7 +38,7 @@ class Dataset:
     valid: Array
     test: Array
     labels: Mapping[str, Array | None]
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
     kind: Kind
     fingerprint: str
     train_mean: Array
@@ -63,7 +63,7 @@ def assemble(
         name=name,
         **examples,
         labels=labels,
-        image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
+        image_shape=shape if len(shape) > 1 else None,
         kind=kind,
         fingerprint=str(arrays["fingerprint"]),
         train_mean=arrays["train_mean"].astype(np.float32),

@@ -32,9 +32,9 @@ def load_dataset(
     """Load a dataset by its name, or a user's .npz by its path.
 
     A user's file has `x_train`, `x_test` and, if there are any, `x_valid`, `y_train`, `y_valid`, `y_test`. Examples are
-    [n, D] or [n, height, width]; pixels are integers 0..255 or floats in [0, 1] (integers that are all 0 or 1 are
-    binary pixels); labels are integers [n]. Pixels [n, D] with a square D are square images. Without `x_valid`, the
-    last tenth of `x_train` is valid: at most 10,000 examples and at least one.
+    [n, D], [n, height, width] or in colour [n, height, width, 3]; pixels are integers 0..255 or floats in [0, 1]
+    (integers that are all 0 or 1 are binary pixels); labels are integers [n]. Pixels [n, D] with a square D are square
+    images. Without `x_valid`, the last tenth of `x_train` is valid: at most 10,000 examples and at least one.
 
     Args:
         name: A name of `catalogue.CATALOGUE`, or a path that ends in .npz.

@@ -62,14 +62,13 @@ def load(path: Path, allow_real: bool) -> Dataset:
     side = math.isqrt(shape[0])
     if are_pixels and len(shape) == 1 and side > 1 and side * side == shape[0]:
         shape = (side, side)
-    return assemble(path.stem, arrays, kind, shape)
+    return assemble(path.stem, arrays, kind, shape[:2] if shape[2:] == (1,) else shape)
 
 
 def _check_shape(what: str, x: Array, expected: tuple[int, ...]) -> None:
-    if x.ndim not in (2, 3) or 0 in x.shape:
-        raise DatasetError(
-            f"{what}: expected [n, D] or [n, height, width] with at least one example, got {list(x.shape)}"
-        )
+    if (x.ndim not in (2, 3) and x.shape[3:] not in ((1,), (3,))) or 0 in x.shape:
+        shapes = "[n, D] or [n, height, width] or [n, height, width, 3]"
+        raise DatasetError(f"{what}: expected {shapes} with at least one example, got {list(x.shape)}")
     if x.shape[1:] != expected:
         raise DatasetError(f"{what}: expected [n, {', '.join(map(str, expected))}] as x_train, got {list(x.shape)}")
 

@@ -16,70 +16,75 @@ LATENT_GRID = np.linspace(-3, 3, 20)
 
 @style.styled
 def samples(means: ArrayLike, draws: ArrayLike, title: str) -> Figure:
-    """Images made from draws of the prior: E[x|z] [n, H, W] in a grid, and beside it draws from p(x|z) [n, H, W]."""
-    means = style.array("means", means, "n H W")
-    count, height, width = means.shape
-    draws = style.array("draws", draws, "n H W", n=count, H=height, W=width)
+    """Images made from draws of the prior: E[x|z] in a grid, and beside it draws from p(x|z).
+
+    Both are [n, H, W], or here and below in colour [n, H, W, 3].
+    """
+    means = style.pictures("means", means, "n H W")
+    count, *shape = means.shape
+    draws = style.pictures("draws", draws, "n H W", n=count, H=shape[0], W=shape[1])
     columns = min(count, max(5, int(np.ceil(np.sqrt(count)))))
     rows = -(-count // columns)
-    size = _size(means, rows, 2 * columns, 9.5)
+    size = _size(means.shape[1:], rows, 2 * columns, 9.5)
     figure, panels = style.figure("Samples from the prior", title, *size, columns=2)
-    names = ("probability of every pixel, E[x|z]: white 0, black 1", "a draw of every pixel from p(x|z)")
+    names = (f"E[x|z]: {_means(means, 1)}", "a draw of every pixel from p(x|z)")
     for axes, images, name in zip(panels, (means, draws), names, strict=True):
-        grid = np.full((rows * columns, height, width), np.nan)
+        grid = np.full((rows * columns, *shape), np.nan)
         grid[:count] = images
-        style.mosaic(axes, grid.reshape(rows, columns, height, width))
+        style.mosaic(axes, grid.reshape(rows, columns, *shape))
         axes.set_xlabel(name)
     return figure
 
 
 @style.styled
 def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str) -> Figure:
-    """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel probabilities)."""
-    images = style.array("images", images, "n H W")
-    count, height, width = images.shape
-    reconstructions = style.array("reconstructions", reconstructions, "n H W", n=count, H=height, W=width)
+    """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel means)."""
+    images = style.pictures("images", images, "n H W")
+    count, height, width, *colours = images.shape
+    reconstructions = style.pictures("reconstructions", reconstructions, "n H W", n=count, H=height, W=width)
     columns = min(count, 10)
     rows = -(-count // columns)
-    grid = np.full((2, rows * columns, height, width), np.nan)
+    grid = np.full((2, rows * columns, height, width, *colours), np.nan)
     grid[:, :count] = images, reconstructions
-    grid = grid.reshape(2, rows, columns, height, width).transpose(1, 0, 2, 3, 4)
-    grid = grid.reshape(2 * rows, columns, height, width)
-    size = _size(images, 2 * rows, columns, 8, labels=1.2)
+    grid = grid.reshape(2, rows, columns, height, width, *colours).swapaxes(0, 1)
+    grid = grid.reshape(2 * rows, columns, height, width, *colours)
+    size = _size(images.shape[1:], 2 * rows, columns, 8, labels=1.2)
     figure, (axes,) = style.figure("Test images and their reconstructions", title, *size)
     style.mosaic(axes, grid)
     axes.hlines(np.arange(2, 2 * rows, 2) * height - 0.5, -0.5, columns * width - 0.5, color="black", linewidth=1.2)
     axes.set_yticks((np.arange(2 * rows) + 0.5) * height - 0.5, ["image", "reconstruction"] * rows)
-    axes.set_xlabel("reconstructions are pixel probabilities (white 0, black 1)")
+    axes.set_xlabel(f"reconstructions are {_means(images, 1)}")
     return figure
 
 
 @style.styled
 def interpolations(images: ArrayLike, title: str) -> Figure:
     """Decoded images [n_pairs, steps, H, W] on the straight way between two latent codes, a row a pair."""
-    images = style.array("images", images, "n_pairs steps H W")
-    rows, columns, _, width = images.shape
-    size = _size(images, rows, columns, 8, ticks=0.3)
+    images = style.pictures("images", images, "n_pairs steps H W")
+    rows, columns, _, width = images.shape[:4]
+    size = _size(images.shape[2:], rows, columns, 8, ticks=0.3)
     figure, (axes,) = style.figure("Interpolations between two test images", title, *size)
     style.mosaic(axes, images)
     axes.set_anchor("N")  # the layout makes no room for both ticks and a label below an image
     some = slice(None, None, -(-columns // 11))
     share = np.linspace(0, 1, columns)[some]
     axes.set_xticks(((np.arange(columns) + 0.5) * width - 0.5)[some], [f"{step:.2g}" for step in share])
-    axes.set_xlabel("fraction of the way between the latent codes (pixel probabilities: white 0, black 1)")
+    axes.set_xlabel(f"fraction of the way between the latent codes; {_means(images, 2)}")
     return figure
 
 
 @style.styled
 def latent_grid(images: ArrayLike, z1: ArrayLike, z2: ArrayLike, title: str) -> Figure:
-    """Decoded images [r, c, H, W] (pixel probabilities) of a grid of a two-dimensional latent space.
+    """Decoded images [r, c, H, W] (pixel means) of a grid of a two-dimensional latent space.
 
     Image [i, j] is that of (z1[j], z2[i]); z1 [c] and z2 [r] grow to the right and upwards.
     """
-    images = style.array("images", images, "r c H W")
-    rows, columns, height, width = images.shape
+    images = style.pictures("images", images, "r c H W")
+    rows, columns, height, width = images.shape[:4]
     z1, z2 = style.array("z1", z1, "c", c=columns), style.array("z2", z2, "r", r=rows)
-    figure, (axes,) = style.figure("Decoded grid of the latent plane", title, *_size(images, rows, columns, 7, 0.7))
+    figure, (axes,) = style.figure(
+        "Decoded grid of the latent plane", title, *_size(images.shape[2:], rows, columns, 7, 0.7)
+    )
     style.mosaic(axes, images[::-1])
     at_columns, at_rows = (np.arange(columns) + 0.5) * width - 0.5, (rows - np.arange(rows) - 0.5) * height - 0.5
     for axis, z, at in ((axes.xaxis, z1, at_columns), (axes.yaxis, z2, at_rows)):
@@ -90,11 +95,15 @@ def latent_grid(images: ArrayLike, z1: ArrayLike, z2: ArrayLike, title: str) -> 
     return figure
 
 
+def _means(images: Array, leading: int) -> str:
+    return "pixel means (white 0, black 1)" if images.ndim == leading + 2 else "means of the colours"
+
+
 def _size(
-    images: Array, rows: int, columns: int, width: float, labels: float = 0.4, ticks: float = 0.0
+    image: tuple[int, ...], rows: int, columns: int, width: float, labels: float = 0.4, ticks: float = 0.0
 ) -> tuple[float, float]:
     """Width and height in inches of a figure that is one mosaic, with `labels` inches at its left, `ticks` below."""
-    height, across = images.shape[-2:]
+    height, across = image[:2]
     return width, (width - labels) * rows * height / (columns * across) + 0.9 + ticks
 
 
@@ -151,7 +160,7 @@ def latent_grid_of(run: Run) -> dict[str, Figure]:
     return {"latent_grid": latent_grid(_from_the_top(run, plane, shape), LATENT_GRID, LATENT_GRID, run.title)}
 
 
-def _from_the_top(run: Run, z: Array, shape: tuple[int, int]) -> Array:
+def _from_the_top(run: Run, z: Array, shape: tuple[int, ...]) -> Array:
     """E[x] where all layers below z [..., D_L] are at their means: [..., *shape]."""
     below = z.reshape(-1, z.shape[-1]).astype(np.float32)
     for decoder in run.model.decoder[:0:-1]:

@@ -36,7 +36,7 @@ class PosteriorRow:
     densities: Mapping[str, Array]  # by panel title, each [G2, G1] (as of `np.meshgrid(z1, z2)`)
     kl: Mapping[str, float]  # by panel title, KL(density || true posterior), nats; a panel without one shows none
     draws: Array  # [m, 2], by sampling importance resampling
-    reconstructions: Array  # [m, H, W], pixel probabilities of the draws; the first 16 are shown
+    reconstructions: Array  # [m, H, W], pixel means of the draws; the first 16 are shown
 
 
 @style.styled
@@ -57,11 +57,11 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.02, wspace=0.01, h_pad=0.03)
     for i, row in enumerate(rows):
         picture, *maps, decoded = axes[i * (count + 2) : (i + 1) * (count + 2)]
-        image = style.array(f"image of row {i}", row.image, "H W")
+        image = style.pictures(f"image of row {i}", row.image, "H W")
         draws = style.array(f"draws of row {i}", row.draws, "m 2")
-        m, (height, across) = min(16, len(draws)), image.shape
+        m, (height, across) = min(16, len(draws)), image.shape[:2]
         sizes = {"m": len(draws), "H": height, "W": across}
-        images = style.array(f"reconstructions of row {i}", row.reconstructions, "m H W", **sizes)
+        images = style.pictures(f"reconstructions of row {i}", row.reconstructions, "m H W", **sizes)
         z1, z2 = (_even(f"{name} of row {i}", getattr(row, name)) for name in ("z1", "z2"))
         densities = [
             style.array(f"density {name!r} of row {i}", values, "G2 G1", G1=len(z1), G2=len(z2))
@@ -92,9 +92,9 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
         rounded = [f"{float(f'{tick:.2g}'):g}" for tick in bar.get_ticks()]  # 160, where .2g says 1.6e+02
         bar.ax.set_yticklabels(rounded, fontsize=8)
         side = int(np.ceil(np.sqrt(m)))
-        grid = np.full((side * side, height, across), np.nan)
+        grid = np.full((side * side, *image.shape), np.nan)
         grid[:m] = images[:m]
-        style.mosaic(decoded, grid.reshape(side, side, height, across), lines=0.5)
+        style.mosaic(decoded, grid.reshape(side, side, *image.shape), lines=0.5)
         if i == 0:
             picture.set_title("input")
             decoded.set_title("draws,\ndecoded")  # wider than its panel it would leave the figure
@@ -133,7 +133,7 @@ def latent_pairs(rows: Sequence[LatentPair], title: str) -> Figure:
         panels = axes[i * columns : (i + 1) * columns]
         if row.image is not None:
             picture, *panels = panels
-            style.mosaic(picture, style.array(f"image of row {i}", row.image, "H W")[None, None])
+            style.mosaic(picture, style.pictures(f"image of row {i}", row.image, "H W")[None, None])
             picture.set_ylabel(row.label)
         draws = [style.array(f"draws {name!r} of row {i}", row.draws[name], "m 2") for name in names]
         everything = np.concatenate(draws)

@@ -95,10 +95,20 @@ def array(name: str, value: ArrayLike, shape: str, finite: bool = True, **sizes:
     return array
 
 
+def pictures(name: str, value: ArrayLike, shape: str, **sizes: Any) -> Array:
+    """`array` of images, whose `shape` ends in "H W", or of coloured ones, which have three channels behind that."""
+    return array(name, value, f"{shape} 3" if np.ndim(value) > len(shape.split()) else shape, **sizes)
+
+
 def mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
-    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; NaN images stay empty."""
-    rows, columns, height, width = images.shape
-    picture = images.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; NaN images stay empty.
+
+    Coloured ones are [r, c, H, W, 3].
+    """
+    rows, columns, height, width, *colours = images.shape
+    picture = images.swapaxes(1, 2).reshape(rows * height, columns * width, *colours)
+    if colours:
+        picture = np.clip(np.nan_to_num(picture, nan=1.0), 0, 1)
     axes.imshow(picture, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     bottom, right = rows * height - 0.5, columns * width - 0.5
     axes.hlines(np.arange(rows + 1) * height - 0.5, -0.5, right, color="0.8", linewidth=lines)

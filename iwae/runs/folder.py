@@ -421,7 +421,7 @@ def _check_evaluation(where: str, entries: Any) -> None:
     """Raises RunError if what is read of a split's evaluation, here and in reports, is not there or is no number."""
     if not isinstance(entries, dict) or not entries:
         raise RunError(f"{where}: expected named values, got {shown(entries)}")
-    for name in (*_NEEDED, "nll_active_units_only", "true_log_likelihood"):
+    for name in (*_NEEDED, "nll_active_units_only", "true_log_likelihood", "bits_per_dimension"):
         if (name in _NEEDED or name in entries) and not is_number(entries.get(name)):
             raise RunError(f"{where}: {name}: expected a number, got {shown(entries.get(name))}")
     active = entries.get("active_units")

@@ -79,6 +79,8 @@ def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any])
             f"  {split}: NLL {values['nll']:.{digits}f} +- {values['nll_stderr']:.{digits}f} nats "
             f"(L_{values['k']}, {values['examples']} examples), active units {active}"
         )
+        if "bits_per_dimension" in values:
+            lines.append(f"  {split}: {values['bits_per_dimension']:.4f} bits per dimension")
         if "true_log_likelihood" in values:
             lines.append(
                 f"  {split}: the true density gives {-values['true_log_likelihood']:.3f} nats on the same data"
@@ -109,6 +111,11 @@ def load_data(experiment: Experiment) -> loading.Dataset:
         raise ConfigError(f"data.name: {error}") from None
     except OSError as error:
         raise RunError(str(error)) from None
+    if experiment.model.network == "conv" and dataset.image_shape is None:
+        raise ConfigError(
+            f"model.network: expected 'mlp' with {data.name}, whose examples are no [height, width] or "
+            "[height, width, 3], got 'conv'"
+        )
     if data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size: expected at most the {len(dataset.train)} training examples of {data.name}, "

@@ -385,6 +385,14 @@ def test_users_images_with_labels_and_no_valid(tmp_path):
     np.testing.assert_array_equal(data.labels["test"], arrays["y_test"])
 
 
+@pytest.mark.parametrize("channels, shape", [(3, (4, 6, 3)), (1, (4, 6))])
+def test_users_images_with_channels(tmp_path, channels, shape):
+    arrays = users(shape=(4, 6, channels))
+    data = load_dataset(save(tmp_path / "mine.npz", **arrays))
+    assert (data.kind, data.image_shape) == ("grey", shape)
+    np.testing.assert_array_equal(data.test, np.float32(arrays["x_test"].reshape(5, -1) / 255))
+
+
 def test_users_own_valid(tmp_path):
     arrays = users()
     valid = arrays["x_train"][:2]
@@ -451,7 +459,11 @@ WRONG = {
     "no x_test": (changed(x_test=None), "x_test is missing"),
     "nothing": ({}, "x_train is missing.*found nothing"),
     "one axis": (changed(x_train=np.zeros(30)), r"x_train: expected \[n, D\] or \[n, height, width\].*got \[30\]"),
-    "colour": (changed(x_test=np.zeros((5, 4, 6, 3))), r"x_test: expected \[n, D\] or .*got \[5, 4, 6, 3\]"),
+    "colour": (changed(x_test=np.zeros((5, 4, 6, 3))), r"x_test: expected \[n, 4, 6\] as x_train, got \[5, 4, 6, 3\]"),
+    "two channels": (
+        changed(x_train=np.zeros((30, 4, 6, 2))),
+        r"x_train: expected .* width, 3\] .*got \[30, 4, 6, 2\]",
+    ),
     "no width": (changed(x_train=np.zeros((30, 0))), r"x_train: expected .* got \[30, 0\]"),
     "empty train": (changed(x_train=np.zeros((0, 4, 6))), r"x_train: expected .*at least one example, got \[0, 4, 6\]"),
     "empty test": (changed(x_test=np.zeros((0, 4, 6))), r"x_test: expected .*at least one example, got \[0, 4, 6\]"),

@@ -12,24 +12,52 @@ def samples(count: int) -> Figure:
     return pictures.samples(images(count), np.round(images(count)), TITLE)
 
 
+def coloured(*shape: int) -> np.ndarray:
+    return np.moveaxis(images(*shape, 3), -3, -1)
+
+
 FIGURES: dict[str, Case] = {
-    "samples": (lambda: samples(23), "Samples from the prior", [("probability", ""), ("draw of every pixel", "")], []),
-    "one sample": (lambda: samples(1), "Samples", [("probability", ""), ("draw", "")], []),
+    "samples": (lambda: samples(23), "Samples from the prior", [("pixel means", ""), ("draw of every pixel", "")], []),
+    "one sample": (lambda: samples(1), "Samples", [("pixel means", ""), ("draw", "")], []),
     "reconstructions": (
         lambda: pictures.reconstructions(images(13), images(13), TITLE),
         "Test images and their reconstructions",
-        [("probabilities", "")],
+        [("pixel means", "")],
         [],
     ),
     "one reconstruction": (
         lambda: pictures.reconstructions(images(1), images(1), TITLE),
         "Test images",
-        [("probabilities", "")],
+        [("pixel means", "")],
         [],
     ),
     "grid": (
         lambda: pictures.latent_grid(images(3, 5), np.linspace(-2, 2, 5), np.arange(3), TITLE),
         "Decoded grid of the latent plane",
+        [("$z_1$", "$z_2$")],
+        [],
+    ),
+    "coloured samples": (
+        lambda: pictures.samples(coloured(23), coloured(23), TITLE),
+        "Samples",
+        [("means of the colours", ""), ("draw of every pixel", "")],
+        [],
+    ),
+    "coloured reconstructions": (
+        lambda: pictures.reconstructions(coloured(13), coloured(13), TITLE),
+        "Test images",
+        [("colours", "")],
+        [],
+    ),
+    "coloured interpolations": (
+        lambda: pictures.interpolations(coloured(3, 5), TITLE),
+        "Interpolations",
+        [("means of the colours", "")],
+        [],
+    ),
+    "coloured grid": (
+        lambda: pictures.latent_grid(coloured(3, 5), np.arange(5), np.arange(3), TITLE),
+        "grid",
         [("$z_1$", "$z_2$")],
         [],
     ),
@@ -74,6 +102,15 @@ def test_samples_are_shown_row_by_row_their_draws_at_the_same_places() -> None:
         np.testing.assert_array_equal(mosaic[:H, W : 2 * W], given[1])
         np.testing.assert_array_equal(mosaic[4 * H :, 2 * W : 3 * W], given[22])
         assert np.isnan(mosaic[4 * H :, 3 * W :]).all()
+
+
+def test_colours_are_shown_and_what_is_empty_is_white() -> None:
+    given = coloured(23)
+    (image,) = pictures.samples(given, given, TITLE).axes[0].get_images()
+    mosaic = np.asarray(image.get_array())
+    assert mosaic.shape == (5 * H, 5 * W, 3)
+    np.testing.assert_array_equal(mosaic[:H, W : 2 * W], given[1])
+    assert np.all(mosaic[4 * H :, 3 * W :] == 1)
 
 
 def test_an_image_is_above_its_own_reconstruction() -> None:
