@@ -14,6 +14,7 @@ setup(
         "numpy",
         "progressbar2",
         "matplotlib",
+        "pillow",  # a user's images
         "requests",  # downloads
         "urllib3>=2.2",
         "platformdirs",  # the cache folder

@@ -31,6 +31,7 @@ class Dataset:
         fingerprint: SHA-256, hexadecimal, of the values of the three splits.
         train_mean, train_std: float32 [D], over the training examples (divisor n).
         log_density: The true log p(x) of synthetic data, x [n, D] -> [n], nats; None where it is not known.
+        classes: Names of the labels 0, 1, ..., where they have names.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Dataset:
     train_mean: Array
     train_std: Array
     log_density: Callable[[Array], Array] | None = None
+    classes: tuple[str, ...] = ()
+
+    def class_name(self, label: float) -> str:
+        """What a label is called."""
+        return self.classes[int(label)] if 0 <= label < len(self.classes) else f"{label:g}"
 
 
 def assemble(
@@ -61,7 +67,9 @@ def assemble(
         arrays = {"fingerprint": np.array(_fingerprint(examples)), "train_mean": mean, "train_std": std}
     return Dataset(
         name=name,
-        **examples,
+        train=examples["train"],
+        valid=examples["valid"],
+        test=examples["test"],
         labels=labels,
         image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
         kind=kind,

@@ -281,4 +281,7 @@ def _by_input(values: ArrayLike, numbers: Array) -> Array:
 
 def _label(run: Run, number: int) -> str:
     labels = run.dataset.labels["test"]
-    return f"test {number}" if labels is None else f"test {number}, class {labels[number]}"
+    if labels is None:
+        return f"test {number}"
+    name = run.dataset.class_name(labels[number]).replace("$", r"\$")  # a formula stands beside it
+    return f"test {number}, class {name}"

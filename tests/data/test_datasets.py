@@ -481,10 +481,13 @@ WRONG = {
     "integers above": (changed(x_train=with_value(256, dtype=np.int16)), "expected integers 0..255, found 0 to 256"),
     "labels": (
         changed(y_train=np.zeros(29, int)),
-        r"y_train: expected integers \[30\], one an example, got int64 \[29\]",
+        r"y_train: expected integers or names \[30\], one an example, got int64 \[29\]",
     ),
-    "one-hot": (changed(y_test=np.zeros((5, 3), int)), r"y_test: expected integers \[5\].* got int64 \[5, 3\]"),
-    "float labels": (changed(y_test=np.zeros(5)), r"y_test: expected integers \[5\].* got float64 \[5\]"),
+    "one-hot": (
+        changed(y_test=np.zeros((5, 3), int)),
+        r"y_test: expected integers or names \[5\].* got int64 \[5, 3\]",
+    ),
+    "float labels": (changed(y_test=np.zeros(5)), r"y_test: expected integers or names \[5\].* got float64 \[5\]"),
     "y without x": (changed(y_valid=np.zeros(3, int)), "y_valid is there, but x_valid is missing"),
     "one example": (changed(x_train=np.zeros((1, 4, 6)), y_train=None), "x_train: expected at least 2 .* got 1"),
 }
