@@ -151,6 +151,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         estimator=settings.estimator,
         data_moments=(dataset.train_mean, std),
         seed=experiment.seed,
+        missing=dataset.missing > 0,
     )
 
 

@@ -67,6 +67,8 @@ class IWAE(keras.Model):
             outermost one of a Bernoulli likelihood, which gives logits [N, D]. `hidden_units` are then of no effect.
             They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
         seed: of the initial weights and of all noise in training.
+        missing: NaN stands for a pixel that is not known. p(x | z_1) is then that of the others, here and everywhere
+            (MIWAE: Mattei & Frellsen 2019, arXiv:1812.02633), and the networks see zero in its place, standardized.
 
     The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned.
 
@@ -88,6 +90,7 @@ class IWAE(keras.Model):
         data_moments: tuple[ArrayLike, ArrayLike] | None = None,
         network: Networks | None = None,
         seed: int = 123,
+        missing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{"name": "iwae", **kwargs})  # one name, as it is in the path of a variable
@@ -105,7 +108,7 @@ class IWAE(keras.Model):
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood: expected 'bernoulli' or 'gaussian', got {likelihood!r}")
         self.input_dim, self.latent_units = input_dim, tuple(latent_units)
-        self.k, self.seed, self.likelihood = k, seed, likelihood
+        self.k, self.seed, self.likelihood, self.missing = k, seed, likelihood, missing
         self.objective = _as_bound(objective)
         self.estimator_name, self.estimator = estimator, estimators.get(estimator)
         if getattr(self.objective, "analytic_kl", False) and len(self.latent_units) > 1:
@@ -148,6 +151,7 @@ class IWAE(keras.Model):
             "likelihood": likelihood,
             "estimator": estimator,
             "seed": seed,
+            "missing": missing,
         }
         self._network = network
 
@@ -171,7 +175,8 @@ class IWAE(keras.Model):
 
     def standardized(self, x: tf.Tensor) -> tf.Tensor:
         """x [..., D] as the networks see it: under a Gaussian likelihood less `data_mean`, over `data_std`."""
-        return x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
+        x = x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
+        return tf.where(tf.math.is_nan(x), 0.0, x) if self.missing else x
 
     def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log standard deviation of q(z_1 | x): x [n, D] -> two of [n, D_1]."""
@@ -248,12 +253,14 @@ class IWAE(keras.Model):
     def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
         outermost = self.decoder[0]
+        known = ~tf.math.is_nan(x) if self.missing else None
         if self.likelihood == "gaussian":
-            log_prob = layers.gaussian_log_prob(self.standardized(x), *_apply(outermost, z))
-            return log_prob - tf.reduce_sum(tf.math.log(self.data_std))
-        if isinstance(outermost, layers.BernoulliLayer):  # with gradients of its own
+            mean, log_std = _apply(outermost, z)
+            log_prob = layers.gaussian_log_prob(self.standardized(x), mean, log_std, known)
+            return log_prob - layers.total(tf.math.log(self.data_std), known)
+        if isinstance(outermost, layers.BernoulliLayer) and known is None:  # with gradients of its own
             return outermost.log_prob(x, z)
-        return layers.bernoulli_log_prob_of_logits(x, _apply(outermost, z))
+        return layers.bernoulli_log_prob_of_logits(self.standardized(x), _apply(outermost, z), known)
 
     def log_weights(self, x: ArrayLike, k: int, seed: Seed) -> tf.Tensor:
         """log w_i = log p(x, z_i) - log q(z_i | x), z_i ~ q(z | x): x [B, D] -> [k, B], nats.
@@ -320,6 +327,8 @@ class IWAE(keras.Model):
             ValueError: there are none, or they have another shape or values that the likelihood does not have.
         """
         values = np.asarray(x)
+        if self.missing and values.dtype.kind == "f":
+            values = np.where(np.isnan(values), 0, values)
         inputs.check_shape(values.shape, self.input_dim)
         if self.likelihood == "bernoulli":
             inputs.check_binary(values, stacklevel + 1)

@@ -41,6 +41,8 @@ def load_dataset(
     `valid` and `test` or of its own that are called as the classes, or without classes. Training examples of both are
     shuffled once and for all; where there is no test, the last tenth of them is.
 
+    Floats that are NaN, and empty cells of a .csv, are values that are missing.
+
     Args:
         name: A name of `catalogue.CATALOGUE`, or a path that ends in .npz or .csv, or of a folder, with a / in it.
         data_dir: The cache of downloaded datasets, see `cache.cache_dir`.
@@ -72,7 +74,7 @@ def binarize(
     """Binary pixels from grey values, drawn once.
 
     Args:
-        images: [n, D] (or any shape), values in [0, 1].
+        images: [n, D] (or any shape), values in [0, 1]; NaN stays NaN.
         how: `stochastic` and `fixed` draw each pixel from Bernoulli(its grey value), here by the same numbers: they
             differ in whether training draws again. `threshold` sets pixels of at least 0.5. `none` changes nothing.
         seed: The same seed gives the same pixels; of no effect for `threshold` and `none`.
@@ -88,13 +90,15 @@ def binarize(
         return images
     if how not in ("stochastic", "fixed", "threshold"):
         raise ValueError(f"binarization: expected stochastic, fixed, threshold or none, got {how!r}")
-    if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
-        least, most = map(users_file.number, (images.min(), images.max()))
+    if ((images < 0) | (images > 1)).any():
+        least, most = map(users_file.number, (np.nanmin(images), np.nanmax(images)))
         raise ValueError(f"binarization: expected values in [0, 1] (or 'none'), got {least} to {most}")
-    if how == "threshold":
-        return (images >= 0.5).astype(np.float32)
     # Uniforms in [0, 1): a grey value of 0 is never set, 1 always is.
-    return (np.random.default_rng(seed).random(images.shape, np.float32) < images).astype(np.float32)
+    threshold = how == "threshold"
+    ones = images >= 0.5 if threshold else np.random.default_rng(seed).random(images.shape, np.float32) < images
+    binary = ones.astype(np.float32)
+    binary[np.isnan(images)] = np.nan
+    return binary
 
 
 def _parsed(entry: Entry, data_dir: str | os.PathLike[str] | None) -> Dataset:

@@ -85,7 +85,8 @@ def _dataset(where: str, arrays: dict[str, Array], allow_real: bool, name: str) 
         classes, labels = tuple(map(str, names)), dict(zip(labels, parts, strict=True))
     white = 255 if any(x.dtype.kind != "f" and x.max() > 1 for x in examples.values()) else 1
     arrays = labels | {key: pixels(x, white) for key, x in examples.items()}
-    binary = are_pixels and all(((arrays[key] == 0) | (arrays[key] == 1)).all() for key in examples)
+    missing = {key: np.isnan(arrays[key]) for key in examples}
+    binary = are_pixels and all((missing[key] | np.isin(arrays[key], (0, 1))).all() for key in examples)
     kind: Kind = "binary" if binary else "grey" if are_pixels else "continuous"
     if "x_valid" not in arrays:
         n = len(arrays["x_train"])
@@ -94,10 +95,16 @@ def _dataset(where: str, arrays: dict[str, Array], allow_real: bool, name: str) 
         for what in "xy":
             if (train := arrays.get(f"{what}_train")) is not None:
                 arrays[f"{what}_train"], arrays[f"{what}_valid"] = np.split(train, [n - _tenth(n)])
+    nothing = {f"{key}: example": values.all(axis=1) for key, values in missing.items()}
+    nothing["x_train: column"] = np.isnan(arrays["x_train"]).all(axis=0)
+    for what, empty in nothing.items():
+        if empty.any():
+            raise DatasetError(f"{where}: {what} {empty.argmax()}: expected a value, found all missing (NaN)")
     side = math.isqrt(shape[0])
     if are_pixels and len(shape) == 1 and side > 1 and side * side == shape[0]:
         shape = (side, side)
-    return dataclasses.replace(assemble(name, arrays, kind, shape), classes=classes)
+    share = float(np.mean(np.concatenate([values.ravel() for values in missing.values()])))
+    return dataclasses.replace(assemble(name, arrays, kind, shape), classes=classes, missing=share)
 
 
 def _tenth(n: int) -> int:
@@ -178,14 +185,15 @@ def _check_values(what: str, x: Array, allow_real: bool) -> bool:
     if x.dtype.kind not in "biuf":
         raise DatasetError(f"{what}: expected integers 0..255 or floats, got dtype {x.dtype}")
     is_float = x.dtype.kind == "f"
-    if is_float and (bad := ~(np.abs(x) <= np.finfo(np.float32).max)).any():  # NaN, too
+    if is_float and (bad := np.abs(x) > np.finfo(np.float32).max).any():  # NaN is a missing value
         raise DatasetError(f"{what}: expected finite float32 numbers, found {_first(x, bad)}")
     limit, expected = (1, "values in [0, 1]") if is_float else (255, "integers 0..255")
     outside = (x < 0) | (x > limit)
     if not outside.any() or (is_float and allow_real):
         return not outside.any()
-    found = f"found {number(x.min())} to {number(x.max())}, first {_first(x, outside)}"
-    if is_float and x.min() >= 0 and 2 <= x.max() <= 255:
+    low, high = np.nanmin(x), np.nanmax(x)
+    found = f"found {number(low)} to {number(high)}, first {_first(x, outside)}"
+    if is_float and low >= 0 and 2 <= high <= 255:
         found += "; grey values 0..255 are to be divided by 255, or saved as uint8"
     raise DatasetError(f"{what}: expected {expected}, {found}")
 

@@ -96,10 +96,16 @@ def array(name: str, value: ArrayLike, shape: str, finite: bool = True, **sizes:
 
 
 def mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
-    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; NaN images stay empty."""
+    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between.
+
+    Images of NaN alone stay empty; other pixels that are NaN are missing, and light blue.
+    """
     rows, columns, height, width = images.shape
+    images = np.where(np.isnan(images).all(axis=(2, 3), keepdims=True), 0, images)
     picture = images.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
-    axes.imshow(picture, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(
+        picture, cmap=matplotlib.colormaps["Greys"].with_extremes(bad=LINES[5]), vmin=0, vmax=1, interpolation="nearest"
+    )
     bottom, right = rows * height - 0.5, columns * width - 0.5
     axes.hlines(np.arange(rows + 1) * height - 0.5, -0.5, right, color="0.8", linewidth=lines)
     axes.vlines(np.arange(columns + 1) * width - 0.5, -0.5, bottom, color="0.8", linewidth=lines)

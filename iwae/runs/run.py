@@ -127,6 +127,9 @@ def load_data(experiment: Experiment, given: Own | None = None) -> loading.Datas
             f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
             f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
         )
+    if dataset.missing:
+        share = f"{100 * dataset.missing:.2g} % of the values are missing (NaN)"
+        warnings.warn(f"{share}: likelihoods and bounds are those of the others", stacklevel=2)
     if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
         warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
     return dataset
