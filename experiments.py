@@ -17,8 +17,8 @@ def experiment() -> Experiment:
         seed=123,  # of everything random
         tasks=("train", "evaluate", "plot"),  # what is done
         data=Data(
-            name="digits",  # mnist, binarized_mnist, fashion_mnist, omniglot, digits, camel, ..., FILE.npz
-            #                 (mnist and omniglot; binarized_mnist in the appendix)
+            name="digits",  # mnist, binarized_mnist, fashion_mnist, omniglot, digits, camel, ..., FILE.npz, FILE.csv,
+            #                 FOLDER/ (mnist and omniglot; binarized_mnist in the appendix)
             batch_size=20,  # examples an update (20)
             binarization="stochastic",  # stochastic, fixed, threshold, none (stochastic)
             path=None,  # folder of the downloaded datasets; None: IWAE_DATA_DIR, else the system's cache folder

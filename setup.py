@@ -14,6 +14,7 @@ setup(
         "numpy>=1.26",
         "progressbar2>=4.4",
         "matplotlib>=3.9",
+        "pillow>=10",  # a user's images
         "requests>=2.31",  # downloads
         "urllib3>=2.2",
         "platformdirs>=4.0",  # the cache folder

@@ -11,20 +11,22 @@ from iwae import rng
 # Grey values are kept as thresholds for 15 random bits: exact at 0 and 1, off by at most 1.6e-5 between, in half the
 # memory of floats.
 _THRESHOLD_BITS = 15
+_MISSING = 2**16 - 1  # stands for NaN among the thresholds
 
 
 class ResidentImages:
     """Images on the device, from which batches are taken by index inside the compiled training loop.
 
     Args:
-        images: [n, D]; grey values in [0, 1] with `stochastic`, else what the model is to be given.
+        images: [n, D]; grey values in [0, 1] with `stochastic`, else what the model is to be given. NaN stays NaN.
         stochastic: every time an image is used, each pixel is drawn anew from Bernoulli(grey value).
     """
 
     def __init__(self, images: np.ndarray, stochastic: bool):
-        self.stochastic = stochastic
+        missing = np.isnan(images)
+        self.stochastic, self.any_missing = stochastic, bool(missing.any())
         if stochastic:
-            images = np.round(images * 2.0**_THRESHOLD_BITS).astype(np.uint16)
+            images = np.where(missing, _MISSING, np.round(images * 2.0**_THRESHOLD_BITS)).astype(np.uint16)
         elif np.all((images == 0) | (images == 1)):
             images = images.astype(np.uint8)
         self.values = tf.constant(images)
@@ -35,7 +37,8 @@ class ResidentImages:
         if not self.stochastic:
             return tf.cast(values, tf.float32)
         bits = tf.bitwise.right_shift(rng.words(values.shape, seed), tf.constant(32 - _THRESHOLD_BITS, tf.uint32))
-        return tf.cast(tf.cast(bits, tf.int32) < tf.cast(values, tf.int32), tf.float32)
+        drawn = tf.cast(tf.cast(bits, tf.int32) < tf.cast(values, tf.int32), tf.float32)
+        return tf.where(tf.cast(values, tf.int32) == _MISSING, math.nan, drawn) if self.any_missing else drawn
 
 
 def index_blocks(

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from iwae.data.catalogue import CATALOGUE
+from iwae.data.catalogue import ARRAYS, CATALOGUE
 
 from iwae.sections import (  # isort: skip
     ConfigError, Count, CountOrZero, Decay, FolderName, Fraction, Increasing, LearningRate, MadeName, NonNegative, Path,
-    Positive, Rule, Section, Seed, Selection, SomeIncreasing, Unregistered, differences, either, expanded,
+    Positive, Rule, Section, Seed, Selection, SomeIncreasing, Unregistered, data_name, differences, either, expanded,
     flatten, from_mapping, kinds, name_ending, name_part, plain, shown,
 )  # fmt: skip
 from iwae.sections import replace as replace  # these two are looked for here
@@ -88,16 +88,15 @@ class Belongs(tuple[str, ...]):
 
 
 def _is_dataset_name(name: str) -> bool:
-    file = name.endswith(".npz") and "\0" not in name and os.path.basename(name) != ".npz"
-    return name in DATASETS or (file and not name.startswith("~"))
+    own = (name.endswith((".npz", ".csv")) or "/" in name) and data_name(name) != ""
+    return name in DATASETS or name == ARRAYS or (own and "\0" not in name and not name.startswith("~"))
 
 
 _OF_ONES_OWN = " (one of your own: import the file that registers it)"
 Stages = Annotated[int, Rule(f"an integer from 1 to {MAX_STAGES}", lambda n: 1 <= n <= MAX_STAGES)]
 RenyiOrder = Annotated[float, Rule("a number other than 1", lambda x: x != 1, float32=False)]
-DatasetName = Annotated[
-    str, Rule(f"one of {', '.join(DATASETS)} or the path of an .npz file", _is_dataset_name, DATASETS, expanded)
-]
+USERS_OWN = "the path of an .npz file, a .csv file or a folder of images (FOLDER/)"
+DatasetName = Annotated[str, Rule(f"one of {', '.join(DATASETS)} or {USERS_OWN}", _is_dataset_name, DATASETS, expanded)]
 ObjectiveName = Annotated[
     str, Rule("", lambda name: name in OBJECTIVES or isinstance(name, Unregistered), OBJECTIVES, hint=_OF_ONES_OWN)
 ]
@@ -111,8 +110,8 @@ class Data(Section):
     """What the model is trained on."""
 
     name: DatasetName = "digits"
-    """Dataset, or the path of an .npz with x_train and x_test. Digits and the synthetic ones need no download.
-    Paper: mnist, omniglot, and binarized_mnist in its appendix."""
+    """Dataset, or the path of an .npz with x_train and x_test, of a .csv, or of a folder of images (FOLDER/). Digits
+    and the synthetic ones need no download. Paper: mnist, omniglot, and binarized_mnist in its appendix."""
 
     batch_size: Count = 20
     """Examples an update. Paper: 20."""

@@ -21,17 +21,18 @@ import numpy as np
 from iwae import bounds, config, convolutions, evaluation, hardware, training
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
+from iwae.data.catalogue import ARRAYS
 from iwae.diagnostics import plot
 from iwae.figures import style
 from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
-from iwae.runs.run import Run, load_data, prepared_images
+from iwae.runs.run import Own, Run, load_data, prepared_images
 from iwae.sections import differences
 
 
-def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Run:
+def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = (), dataset: Own | None = None) -> Run:
     """Does the tasks of an experiment, or what is missing of them, and writes `results/<name>/`.
 
     A finished run with the same parameters is left as it is, unless its tasks are asked for without "train": then these
@@ -41,10 +42,16 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
     `callbacks` of Keras are called while it trains, where a batch is a block of `training.updates_per_call` updates.
     What they keep is not in checkpoints.
 
+    `dataset`: data of your own instead of those that `data.name` names, which becomes "arrays": a `Dataset`, or arrays
+    by the names that they have in an .npz (`load_dataset`). Their fingerprint is kept, the arrays are not: to go on, or
+    to do more tasks, hand them over again.
+
     Raises:
         ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
         RunError: anything else that stops a run, in one line.
     """
+    if dataset is not None:
+        experiment = config.replace(experiment, {"data.name": ARRAYS})
     folder = Folder(experiment.run_dir)
     with folder.opened(), Signals() as signals:
         redo = "train" not in experiment.tasks
@@ -53,7 +60,7 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
             folder.check_whole()
             experiment = folder.with_kept_parameters(experiment)
             accepted = folder.check_same_parameters(experiment)
-        dataset = load_data(experiment)
+        dataset = load_data(experiment, dataset)
         if not experiment.overwrite:
             folder.check_same_data(dataset.fingerprint)
         longer = bool(accepted) and folder.weights.exists()
@@ -85,8 +92,8 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
     return result
 
 
-def load_run(folder: str | PathLike[str]) -> Run:
-    """A run that lies under `folder`, with its trained model and its dataset.
+def load_run(folder: str | PathLike[str], dataset: Own | None = None) -> Run:
+    """A run that lies under `folder`, with its trained model and its dataset: that which `run` was given, if any.
 
     Raises:
         RunError: there is none, it is not trained, or a file is damaged.
@@ -95,7 +102,7 @@ def load_run(folder: str | PathLike[str]) -> Run:
     if not opened.is_run():
         raise RunError(f"{folder}: expected the folder of a run, with experiment.json, found none")
     experiment = opened.read_experiment()
-    dataset = load_data(experiment)
+    dataset = load_data(experiment, dataset)
     opened.check_same_data(dataset.fingerprint)
     if not opened.weights.exists():
         raise RunError(f"{opened.weights}: expected the weights of a finished training, found none")
@@ -141,7 +148,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
             dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
             dataset.train_mean, experiment.seed,
         )  # fmt: skip
-    return IWAE(
+    model = IWAE(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
         hidden_units=settings.hidden_units,
@@ -153,6 +160,8 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         network=network,
         seed=experiment.seed,
     )
+    model.missing = dataset.missing > 0
+    return model
 
 
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:

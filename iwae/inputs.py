@@ -60,7 +60,8 @@ def _range(values: np.ndarray) -> tuple[Any, Any]:
         raise ValueError(f"x: expected numbers, got {f'dtype {values.dtype}' if values.size else 'no examples'}")
     low, high = values.min(), values.max()
     if not np.isfinite(low) or not np.isfinite(high):
-        raise ValueError(f"x: expected finite numbers, got {low if not np.isfinite(low) else high}")
+        hint = " (a model whose `missing` is True takes it for a missing value)" if np.isnan(low) else ""
+        raise ValueError(f"x: expected finite numbers, got {low if not np.isfinite(low) else high}{hint}")
     return low, high
 
 

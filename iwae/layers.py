@@ -16,7 +16,7 @@ LOG_2PI = math.log(2 * math.pi)
 PART_ROWS, MOST_PARTS = 500, 8  # see `_parts`
 
 
-def _sum(terms: tf.Tensor, units: tf.Tensor | None) -> tf.Tensor:
+def total(terms: tf.Tensor, units: tf.Tensor | None) -> tf.Tensor:
     """Sum over the last axis. The density of a removed unit may be zero: minus infinity times 0 would be no number."""
     return tf.reduce_sum(terms if units is None else tf.where(tf.cast(units, tf.bool), terms, 0.0), axis=-1)
 
@@ -27,13 +27,14 @@ def gaussian_log_prob(z: tf.Tensor, mean: tf.Tensor, log_std: tf.Tensor, units: 
     Args:
         z: [..., D].
         mean, log_std: broadcastable to z.
-        units: [D] of 0 and 1, or None. Units with 0 are left out of the sum: they are no part of the model.
+        units: [D] or [..., D] of 0 and 1, or None. Units with 0 are left out of the sum: they are no part of the model,
+            or not known.
 
     Returns:
         [...], nats.
     """
     terms = -0.5 * (LOG_2PI + tf.square((z - mean) * tf.exp(-log_std))) - log_std
-    return _sum(terms, units)
+    return total(terms, units)
 
 
 def gaussian_log_prob_of_noise(epsilon: tf.Tensor, log_std: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
@@ -43,13 +44,13 @@ def gaussian_log_prob_of_noise(epsilon: tf.Tensor, log_std: tf.Tensor, units: tf
     what flows through mean cancels, at a fraction of the work. [..., D] -> [...], nats.
     """
     terms = -0.5 * (LOG_2PI + tf.square(epsilon)) - log_std
-    return _sum(terms, units)
+    return total(terms, units)
 
 
 def standard_gaussian_log_prob(z: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
     """log N(z; 0, I), summed over the last axis: [..., D] -> [...], nats. `units` as in `gaussian_log_prob`."""
     terms = -0.5 * (LOG_2PI + tf.square(z))
-    return _sum(terms, units)
+    return total(terms, units)
 
 
 @tf.custom_gradient
@@ -92,10 +93,13 @@ def bernoulli_log_prob(
     return linear - tf.reduce_sum(tf.math.log(factors), axis=-1), gradient
 
 
-def bernoulli_log_prob_of_logits(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """log Bernoulli(x; sigmoid(logits)), summed over the last axis: x [B, D], logits [k, B, D] -> [k, B], nats."""
+def bernoulli_log_prob_of_logits(x: tf.Tensor, logits: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
+    """log Bernoulli(x; sigmoid(logits)), summed over the last axis: x [B, D], logits [k, B, D] -> [k, B], nats.
+
+    `units` as in `gaussian_log_prob`.
+    """
     softplus = tf.maximum(logits, 0.0) + tf.math.log1p(tf.exp(-tf.abs(logits)))
-    return tf.reduce_sum(x * logits - softplus, axis=-1)
+    return total(x * logits - softplus, units)
 
 
 @dataclass(frozen=True)
@@ -284,3 +288,22 @@ def tanh_networks(
         for i, (hidden, units) in enumerate(zip(hidden_units[1:], latent_units[:-1], strict=True))
     ]
     return encoder, [outermost, *upper]
+
+
+def check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[int, ...]) -> None:
+    """Raises ValueError if there is not a Keras layer or model as each for every stochastic layer."""
+    for name, parts in (("encoder", encoder), ("decoder", decoder)):
+        if len(parts) != len(latent_units) or not all(isinstance(part, keras.Layer) for part in parts):
+            raise ValueError(
+                f"network: expected a Keras layer or model as {name} of each of {len(latent_units)} stochastic layers, "
+                f"got {parts!r}"
+            )
+
+
+def check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[int]) -> None:
+    """Builds a layer; raises ValueError if it does not give tensors [N, size] for [N, inputs]."""
+    outputs = tf.nest.flatten(layer(tf.zeros([1, inputs])))
+    found = [list(output.shape) for output in outputs]
+    if found != [[1, size] for size in sizes]:
+        expected = " and ".join(f"[N, {size}]" for size in sizes)
+        raise ValueError(f"network: expected {expected} from {what} for [N, {inputs}], got {found} for [1, {inputs}]")

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from iwae import rng
+from iwae import layers, rng
 
 _STEP = 1 / 255
 _LOG_SCALES = (-7 - math.log(2), 20.0)  # the lower one is theirs, for values from 0 to 1; no gradient beyond
@@ -36,18 +36,22 @@ class DiscretizedLogistic:
     def _bounded(self) -> tf.Tensor:
         return tf.clip_by_value(self.log_scale, *_LOG_SCALES)
 
-    def log_prob(self, x: tf.Tensor) -> tf.Tensor:
+    def log_prob(self, x: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
         """Summed over the last axis: x broadcastable to [..., D] counts as the nearest 8-bit values -> [...], nats.
+
+        `units` as in `layers.gaussian_log_prob`.
 
         With a and b the upper and lower end of a step in units of the scale, sigmoid(a) - sigmoid(b) is
         sigmoid(a) sigmoid(-b) (1 - exp(b - a)): no difference of numbers that are nearly the same, in any tail.
         """
-        x, rate = tf.round(255 * tf.convert_to_tensor(x)) / 255, tf.exp(-self._bounded())
+        x = tf.convert_to_tensor(x)
+        x = x if units is None else tf.where(units, x, 0.0)
+        x, rate = tf.round(255 * x) / 255, tf.exp(-self._bounded())
         centred = x - self.location
         terms = tf.where(x < 1, -tf.nn.softplus(-(centred + _STEP / 2) * rate), 0.0)
         terms -= tf.where(x > 0, tf.nn.softplus((centred - _STEP / 2) * rate), 0.0)
         terms += tf.where((x > 0) & (x < 1), tf.math.log(-tf.math.expm1(-_STEP * rate)), 0.0)
-        return tf.reduce_sum(terms, axis=-1)
+        return layers.total(terms, units)
 
     def mean(self) -> tf.Tensor:
         """[..., D], up to half a step: that of the logistic variable with what is beyond 0 and 1 put there."""

@@ -71,7 +71,9 @@ class IWAE(keras.Model):
             They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
         seed: of the initial weights and of all noise in training.
 
-    The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned.
+    The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned. With the attribute
+    `missing`, False unless set before the model is used, NaN stands for a pixel that is not known: p(x | z_1) is that
+    of the others (MIWAE: Mattei & Frellsen 2019, arXiv:1812.02633), and networks see a standardized zero in its place.
 
     Example:
         model = iwae.IWAE(input_dim=784, latent_units=(50,), hidden_units=((200, 200),), k=5)
@@ -108,7 +110,7 @@ class IWAE(keras.Model):
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
         self.input_dim, self.latent_units = input_dim, tuple(latent_units)
-        self.k, self.seed, self.likelihood = k, seed, likelihood
+        self.k, self.seed, self.likelihood, self.missing = k, seed, likelihood, False
         self.objective = _as_bound(objective)
         self.estimator_name, self.estimator = estimator, estimators.get(estimator)
         if getattr(self.objective, "analytic_kl", False) and len(self.latent_units) > 1:
@@ -134,12 +136,12 @@ class IWAE(keras.Model):
             )
         else:
             self.encoder, self.decoder = ([part] if callable(part) else list(part) for part in network)
-            _check_networks(self.encoder, self.decoder, self.latent_units)
+            layers.check_networks(self.encoder, self.decoder, self.latent_units)
         sizes = (input_dim, *self.latent_units)
         for i, (encoder, decoder) in enumerate(zip(self.encoder, self.decoder, strict=True)):
             is_logits = i == 0 and likelihood == "bernoulli"
-            _check_outputs(f"encoder {i + 1}", encoder, sizes[i], [sizes[i + 1]] * 2)
-            _check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1], [sizes[i]] * (1 if is_logits else 2))
+            layers.check_outputs(f"encoder {i + 1}", encoder, sizes[i], [sizes[i + 1]] * 2)
+            layers.check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1], [sizes[i]] * (1 if is_logits else 2))
         apart = estimator == "dreg" or hasattr(self.objective, "for_encoder")
         if apart and {id(v) for v in self.encoder_variables} & {id(v) for v in self.decoder_variables}:
             raise ValueError(
@@ -167,20 +169,24 @@ class IWAE(keras.Model):
             ValueError: the objective is not registered (`iwae.bounds.register`).
         """
         network = None if self._network is None else keras.saving.serialize_keras_object([self.encoder, self.decoder])
-        return {**self._config, "objective": bounds.name_of(self.objective), "network": network, "name": self.name}
+        others = {"network": network, "name": self.name, "missing": self.missing}
+        return {**self._config, "objective": bounds.name_of(self.objective), **others}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "IWAE":
-        network = config.pop("network")
+        network, missing = config.pop("network"), config.pop("missing")
         if network is not None:
             network = keras.saving.deserialize_keras_object(network, custom_objects)
-        return cls(network=network, **config)
+        model = cls(network=network, **config)
+        model.missing = missing
+        return model
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
     def standardized(self, x: tf.Tensor) -> tf.Tensor:
         """x [..., D] as the networks see it: but under a Bernoulli likelihood less `data_mean`, over `data_std`."""
-        return x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
+        x = x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
+        return tf.where(tf.math.is_nan(x), 0.0, x) if self.missing else x
 
     def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log standard deviation of q(z_1 | x): x [n, D] -> two of [n, D_1]."""
@@ -257,14 +263,16 @@ class IWAE(keras.Model):
     def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         """log p(x | z_1): x [B, D], z_1 [k, B, D_1] -> [k, B], nats."""
         outermost = self.decoder[0]
+        known = ~tf.math.is_nan(x) if self.missing else None
         if self.likelihood == "discretized_logistic":
-            return DiscretizedLogistic(*self.likelihood_parameters(z)).log_prob(x)
+            return DiscretizedLogistic(*self.likelihood_parameters(z)).log_prob(x, known)
         if self.likelihood == "gaussian":
-            log_prob = layers.gaussian_log_prob(self.standardized(x), *_apply(outermost, z))
-            return log_prob - tf.reduce_sum(tf.math.log(self.data_std))
-        if isinstance(outermost, layers.BernoulliLayer):  # with gradients of its own
+            mean, log_std = _apply(outermost, z)
+            log_prob = layers.gaussian_log_prob(self.standardized(x), mean, log_std, known)
+            return log_prob - layers.total(tf.math.log(self.data_std), known)
+        if isinstance(outermost, layers.BernoulliLayer) and known is None:  # with gradients of its own
             return outermost.log_prob(x, z)
-        return layers.bernoulli_log_prob_of_logits(x, _apply(outermost, z))
+        return layers.bernoulli_log_prob_of_logits(self.standardized(x), _apply(outermost, z), known)
 
     def log_weights(self, x: ArrayLike, k: int, seed: Seed) -> tf.Tensor:
         """log w_i = log p(x, z_i) - log q(z_i | x), z_i ~ q(z | x): x [B, D] -> [k, B], nats.
@@ -338,6 +346,8 @@ class IWAE(keras.Model):
             ValueError: there are none, or they have another shape or values that the likelihood does not have.
         """
         values = np.asarray(x)
+        if self.missing and values.dtype.kind == "f":
+            values = np.where(np.isnan(values), 0, values)
         inputs.check_shape(values.shape, self.input_dim)
         if self.likelihood == "gaussian":
             as_given = np.all(self.data_mean == 0) and np.all(self.data_std == 1)
@@ -520,24 +530,6 @@ def _as_bound(objective: str | dict[str, Any] | Bound) -> Bound:
     if not callable(objective):
         raise ValueError(f"objective: expected the name of a bound or one of iwae.bounds, got {objective!r}")
     return objective
-
-
-def _check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[int, ...]) -> None:
-    for name, parts in (("encoder", encoder), ("decoder", decoder)):
-        if len(parts) != len(latent_units) or not all(isinstance(part, keras.Layer) for part in parts):
-            raise ValueError(
-                f"network: expected a Keras layer or model as {name} of each of {len(latent_units)} stochastic layers, "
-                f"got {parts!r}"
-            )
-
-
-def _check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[int]) -> None:
-    """Builds a layer; raises ValueError if it does not give tensors [N, size] for [N, inputs]."""
-    outputs = tf.nest.flatten(layer(tf.zeros([1, inputs])))
-    found = [list(output.shape) for output in outputs]
-    if found != [[1, size] for size in sizes]:
-        expected = " and ".join(f"[N, {size}]" for size in sizes)
-        raise ValueError(f"network: expected {expected} from {what} for [N, {inputs}], got {found} for [1, {inputs}]")
 
 
 def _examples(x: tf.Tensor) -> int | tf.Tensor:

@@ -118,7 +118,7 @@ def _states(model: IWAE) -> list[keras.Variable]:
 def _stages(model: IWAE, indices: tf.Tensor) -> Iterator[list[tuple[str, tf.Tensor]]]:
     """The stages of one update, with what the network computes between: named tensors, those of one stage in a list."""
     x, valid = model.batch_of_update(indices)
-    yield [("the training images", x)]
+    yield [("the training images", model.standardized(x))]
     terms = model.log_weight_terms(x, model.noise_of_update(x.shape[0]))
     layers = range(1, len(terms.samples) + 1)
     for i, (mean, log_std), z in zip(layers, terms.posterior, terms.samples, strict=True):

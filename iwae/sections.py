@@ -254,9 +254,14 @@ def written(value: Any) -> str:
     return (" " if nested else ",").join(map(written, value)) or "none"
 
 
+def data_name(value: str) -> str:
+    """The name of a dataset; of a user's file or folder, its own without the ending."""
+    return os.path.basename(value.rstrip("/")).removesuffix(".npz").removesuffix(".csv")
+
+
 def name_part(name: str, value: Any) -> str:
     """The value of a parameter as a part of a run's name; of a user's dataset, the name of the file."""
-    text = os.path.basename(value).removesuffix(".npz") if name == "data.name" else written(value)
+    text = data_name(value) if name == "data.name" else written(value)
     return re.sub(r"[^A-Za-z0-9_.+]+", "-", text.replace(" ", "_"))
 
 

@@ -32,6 +32,16 @@ def embed(model: IWAE, x: ArrayLike, k: int = 1, seed: int = 0) -> list[np.ndarr
     return resampling.weighted_mean(model, images, k, seed)
 
 
+def impute(model: IWAE, x: ArrayLike, k: int = 1000, seed: int = 0) -> np.ndarray:
+    """x [n, D] of a model with `missing`, each NaN replaced by its mean given the pixels that are known.
+
+    E[x_missing | x_known] by k draws of q and their normalised importance weights (Mattei & Frellsen 2019).
+    """
+    images = _images(model, x)
+    (mean,) = resampling.weighted_mean(model, images, k, seed, lambda samples: [model.decode_mean(samples[0])])
+    return np.where(np.isnan(images), mean, images)
+
+
 def interpolate(model: IWAE, x1: ArrayLike, x2: ArrayLike, steps: int = 10, seed: int = 0) -> np.ndarray:
     """E[x | z_1] on the straight line from the posterior mean of z_1 (`embed`) of images x1 to that of x2.
 

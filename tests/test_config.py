@@ -75,6 +75,9 @@ def test_message(make: Any, message: str) -> None:
 
 RIGHT = [
     {"data.name": "mine/pictures.npz"},
+    {"data.name": "mine/pictures"},
+    {"data.name": "mine.csv"},
+    {"data.name": "arrays"},
     {"data.name": "camel", "data.binarization": "none", "model.likelihood": "gaussian"},
     {"data.name": "mine.npz", "data.binarization": "none"},
     {"data.path": "cache"},
@@ -231,6 +234,8 @@ def test_the_unedited_file_is_the_default_experiment() -> None:
         ({"model.k": 5}, "digits_iwae_k5"),
         ({"model.objective": "vae", "seed": 7}, "digits_vae_k50_seed7"),
         ({"data.name": "my/pictures 2.npz"}, "pictures_2_iwae_k50"),
+        ({"data.name": "pictures/"}, "pictures_iwae_k50"),
+        ({"data.name": "table.csv"}, "table_iwae_k50"),
         ({"training.stages": 8, "model.latent_units": [50]}, "digits_iwae_k50_latent_units50_stages8"),
         ({"model.latent_units": [100, 50], "model.hidden_units": [[9, 8], [7]]},
          "digits_iwae_k50_latent_units100-50_hidden_units9-8_7"),

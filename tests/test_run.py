@@ -136,6 +136,29 @@ def test_a_finished_run_of_a_file_that_changed_is_refused_without_tensorflow(tmp
     assert finished(config.replace(made, {"tasks": ["train", "evaluate"]})) is None
 
 
+def test_a_run_on_arrays_keeps_their_fingerprint_and_wants_them_again(tmp_path):
+    given = {"x_train": np.eye(40, 4), "x_test": np.eye(4), "y_test": ["a", "b", "c", "d"]}
+    asked = experiment(tmp_path, **{"data.batch_size": 20, "tasks": ["train", "evaluate"]})
+    result = iwae.run(asked, dataset=given)
+    values, folder = json.loads(result.folder.experiment_json.read_text()), result.folder
+    assert values["data"]["name"] == "arrays" and result.title == "tiny (arrays, IWAE, k = 2)"
+    assert values["environment"]["dataset_fingerprint"] == load_data(asked, given).fingerprint
+    loaded = iwae.load_run(folder, dataset=given)
+    assert loaded.evaluation == result.evaluation and loaded.dataset.classes == ("a", "b", "c", "d")
+    assert finished(result.experiment) == result.summary()
+    others = given | {"x_test": 1 - np.eye(4)}
+    for refused in (lambda: iwae.load_run(folder, others), lambda: iwae.run(asked, dataset=others)):
+        with pytest.raises(RunError, match="expected the data that the run was trained on"):
+            refused()
+    for refused in (lambda: iwae.load_run(folder), lambda: iwae.run(result.experiment)):
+        with pytest.raises(iwae.ConfigError, match=r"hand them over again, .*iwae.load_run\(folder, dataset=\.\.\.\)"):
+            refused()
+    with pytest.raises(iwae.ConfigError, match="data.name was 'arrays', is 'digits'"):
+        iwae.run(asked)
+    with pytest.raises(iwae.ConfigError, match="^dataset: arrays: x_test is missing"):
+        iwae.run(asked, dataset={"x_train": np.eye(4)})
+
+
 @pytest.fixture
 def copied(done, tmp_path):
     """The experiment and the folder of a copy of the run."""

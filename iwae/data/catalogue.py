@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["binary", "grey", "continuous"]
+ARRAYS = "arrays"  # as `data.name` has it: the data are handed over in Python
 
 
 class DatasetError(ValueError):

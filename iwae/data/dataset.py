@@ -30,7 +30,9 @@ class Dataset:
         kind: `binary` if every value is 0 or 1, `grey` for other pixels, `continuous` for real numbers.
         fingerprint: SHA-256, hexadecimal, of the values of the three splits.
         train_mean, train_std: float32 [D], over the training examples (divisor n).
+        missing: The share of values that are not known, which are NaN.
         log_density: The true log p(x) of synthetic data, x [n, D] -> [n], nats; None where it is not known.
+        classes: Names of the labels 0, 1, ..., where they have names.
     """
 
     name: str
@@ -44,6 +46,12 @@ class Dataset:
     train_mean: Array
     train_std: Array
     log_density: Callable[[Array], Array] | None = None
+    classes: tuple[str, ...] = ()
+    missing: float = 0.0
+
+    def class_name(self, label: float) -> str:
+        """What a label is called."""
+        return self.classes[int(label)] if 0 <= label < len(self.classes) else f"{label:g}"
 
 
 def assemble(
@@ -57,11 +65,14 @@ def assemble(
     labels = {split: arrays[f"y_{split}"].astype(np.int64) if f"y_{split}" in arrays else None for split in SPLITS}
     if not all(key in arrays for key in DERIVED):
         train = examples["train"]
-        mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+        moments = (np.nanmean, np.nanstd) if np.isnan(train).any() else (np.mean, np.std)
+        mean, std = (np.asarray(moment(train, axis=0, dtype=np.float64)) for moment in moments)
         arrays = {"fingerprint": np.array(_fingerprint(examples)), "train_mean": mean, "train_std": std}
     return Dataset(
         name=name,
-        **examples,
+        train=examples["train"],
+        valid=examples["valid"],
+        test=examples["test"],
         labels=labels,
         image_shape=shape if len(shape) > 1 else None,
         kind=kind,

@@ -1,4 +1,4 @@
-"""Datasets by name or from a user's .npz, as arrays. Nothing here downloads."""
+"""Datasets by name or from a user's files, as arrays. Nothing here downloads."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 from iwae.data import synthetic, users_file
 from iwae.data.cache import cache_dir, defect, expanded
-from iwae.data.catalogue import CATALOGUE, DatasetError, Entry, named
+from iwae.data.catalogue import ARRAYS, CATALOGUE, DatasetError, Entry, named
 from iwae.data.dataset import DERIVED, Array, Dataset, assemble
 from iwae.files import replacing
 
@@ -29,15 +29,22 @@ def load_dataset(
     synthetic_examples: int = 10_000,
     allow_real: bool = False,
 ) -> Dataset:
-    """Load a dataset by its name, or a user's .npz by its path.
+    """Load a dataset by its name, or a user's own by its path.
 
-    A user's file has `x_train`, `x_test` and, if there are any, `x_valid`, `y_train`, `y_valid`, `y_test`. Examples are
+    A user's .npz has `x_train`, `x_test` and, if there are any, `x_valid`, `y_train`, `y_valid`, `y_test`. Examples are
     [n, D], [n, height, width] or in colour [n, height, width, 3]; pixels are integers 0..255 or floats in [0, 1]
-    (integers that are all 0 or 1 are binary pixels); labels are integers [n]. Pixels [n, D] with a square D are square
-    images. Without `x_valid`, the last tenth of `x_train` is valid: at most 10,000 examples and at least one.
+    (integers that are all 0 or 1 are binary pixels); labels are integers or names [n]. Pixels [n, D] with a square D
+    are square images. Without `x_valid`, the last tenth of `x_train` is: at most 10,000 examples and at least one.
+
+    A .csv has an example a row; with a header, column `label` has labels and `split` says train, valid or test. A
+    folder has grey images of one size, PNG or JPEG (others are made grey), in subfolders of its subfolders `train`,
+    `valid` and `test` or of its own that are called as the classes, or without classes. Training examples of both are
+    shuffled once and for all; where there is no test, the last tenth of them is.
+
+    Floats that are NaN, and empty cells of a .csv, are values that are missing.
 
     Args:
-        name: A name of `catalogue.CATALOGUE`, or a path that ends in .npz.
+        name: A name of `catalogue.CATALOGUE`, or a path that ends in .npz or .csv, or of a folder, with a / in it.
         data_dir: The cache of downloaded datasets, see `cache.cache_dir`.
         seed: Of synthetic data; no other dataset depends on it.
         synthetic_examples: Training and test examples of synthetic data; a tenth of that, at least one, for valid.
@@ -52,9 +59,13 @@ def load_dataset(
     if name in CATALOGUE:
         entry = CATALOGUE[name]
         return synthetic.generate(entry, seed, synthetic_examples) if entry.synthetic else _parsed(entry, data_dir)
-    if name.endswith(".npz"):
+    if name.endswith((".npz", ".csv")) or "/" in name:
         return users_file.load(expanded(name), allow_real)
-    raise DatasetError(f"dataset: expected one of {', '.join(CATALOGUE)} or the path of an .npz file, got {name!r}")
+    if name == ARRAYS:
+        again = "iwae.run(experiment, dataset=...), iwae.load_run(folder, dataset=...)"
+        raise DatasetError(f"expected the arrays of the run, which no file keeps: hand them over again, {again}")
+    own = "the path of an .npz or .csv file or of a folder, with a / in it"
+    raise DatasetError(f"dataset: expected one of {', '.join(CATALOGUE)} or {own}, got {name!r}")
 
 
 def binarize(
@@ -63,7 +74,7 @@ def binarize(
     """Binary pixels from grey values, drawn once.
 
     Args:
-        images: [n, D] (or any shape), values in [0, 1].
+        images: [n, D] (or any shape), values in [0, 1]; NaN stays NaN.
         how: `stochastic` and `fixed` draw each pixel from Bernoulli(its grey value), here by the same numbers: they
             differ in whether training draws again. `threshold` sets pixels of at least 0.5. `none` changes nothing.
         seed: The same seed gives the same pixels; of no effect for `threshold` and `none`.
@@ -79,13 +90,15 @@ def binarize(
         return images
     if how not in ("stochastic", "fixed", "threshold"):
         raise ValueError(f"binarization: expected stochastic, fixed, threshold or none, got {how!r}")
-    if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
-        least, most = map(users_file.number, (images.min(), images.max()))
+    if ((images < 0) | (images > 1)).any():
+        least, most = map(users_file.number, (np.nanmin(images), np.nanmax(images)))
         raise ValueError(f"binarization: expected values in [0, 1] (or 'none'), got {least} to {most}")
-    if how == "threshold":
-        return (images >= 0.5).astype(np.float32)
     # Uniforms in [0, 1): a grey value of 0 is never set, 1 always is.
-    return (np.random.default_rng(seed).random(images.shape, np.float32) < images).astype(np.float32)
+    threshold = how == "threshold"
+    ones = images >= 0.5 if threshold else np.random.default_rng(seed).random(images.shape, np.float32) < images
+    binary = ones.astype(np.float32)
+    binary[np.isnan(images)] = np.nan
+    return binary
 
 
 def _parsed(entry: Entry, data_dir: str | os.PathLike[str] | None) -> Dataset:

@@ -148,7 +148,9 @@ def one_dimensional_of(run: Run, shown: OneDimensional) -> dict[str, Figure]:
 def of_table(run: Run) -> dict[str, Figure]:
     """Up to 2000 test examples beside as many samples of the model; none of images, or of a single real dimension."""
     data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
-    if run.experiment.model.likelihood != "gaussian" or run.dataset.image_shape or data.shape[1] < 2:
+    data = data[~np.isnan(data).any(axis=1)]
+    wanted = run.experiment.model.likelihood == "gaussian" and data.shape[1] >= 2 and len(data)
+    if run.dataset.image_shape or not wanted:
         return {}
     data = data[evaluation.spread(len(data), 2000)]
     draws = np.array(run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3)))

@@ -1,13 +1,13 @@
 """The latent space of a data set: the aggregate posterior as a scatter plot, and the activity of the units."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation, resampling
@@ -21,16 +21,22 @@ ScatterKind = Literal["means", "draws", "importance-resampled draws"]
 
 @style.styled
 def latent_scatter(
-    points: ArrayLike, labels: ArrayLike | None, title: str, kind: ScatterKind, axis_labels: tuple[str, str]
+    points: ArrayLike,
+    labels: ArrayLike | None,
+    title: str,
+    kind: ScatterKind,
+    axis_labels: tuple[str, str],
+    called: Callable[[float], str] = "{:g}".format,
 ) -> Figure:
     """The aggregate posterior of a data set: one point [n, 2] an example, coloured by its label.
 
     Args:
         points: [n, 2], see `project`.
-        labels: [n] integers or None. Up to ten classes have a colour each and their number at their median, or beside
+        labels: [n] integers or None. Up to ten classes have a colour each and their name at their median, or beside
             it where another's is; more have a colour bar.
         kind: what was done to get a point from q(z|x): its mean, a draw, or a draw resampled by importance weight.
         axis_labels: of the two dimensions.
+        called: the name of a label.
     """
     points = style.array("points", points, "n 2")
     figure, axes = _panel(kind, title, 6.4)
@@ -45,28 +51,37 @@ def latent_scatter(
         classes = np.unique(labels)
         if len(classes) > len(CLASSES):
             coloured = axes.scatter(x, y, c=labels[order], cmap="viridis", **look)
+            ticks = FuncFormatter(lambda label, _: called(label))
             opaque = matplotlib.cm.ScalarMappable(coloured.norm, coloured.cmap)
-            figure.colorbar(opaque, ax=axes, label="class", ticks=MaxNLocator(integer=True))
+            figure.colorbar(opaque, ax=axes, label="class", ticks=MaxNLocator(integer=True), format=ticks)
         else:
             colours = np.array(CLASSES)[np.searchsorted(classes, labels)]
             axes.scatter(x, y, color=colours[order], **look)
-            for colour, name in zip(CLASSES, classes, strict=False):
-                axes.scatter([], [], s=36, color=colour, label=f"{name:g}")
-                middles[f"{name:g}"] = np.median(points[labels == name], axis=0)
-            figure.legend(loc="outside right center", title="class", handletextpad=0.2)
+            for colour, label in zip(CLASSES, classes, strict=False):
+                axes.scatter([], [], s=36, color=colour, label=called(label))
+                middles[called(label)] = np.median(points[labels == label], axis=0)
+            style.legend(figure, loc="outside right center", title="class", handletextpad=0.2)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
     axes.set_aspect("equal", adjustable="datalim")
     figure.draw_without_rendering()  # where points of the data lie in the figure is known from here on
     places = axes.transData.transform(np.reshape(list(middles.values()), (-1, 2)))
     places = axes.transData.inverted().transform(_apart(places, 0.17 * figure.dpi))
     for name, colour, place in zip(middles, CLASSES, places, strict=False):
-        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-        axes.annotate(name, place, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+        shape = "circle" if len(name) < 3 else "round"
+        box = {"boxstyle": f"{shape},pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
+        text = axes.annotate(name, place, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+        text.set_parse_math(False)
     return figure
 
 
 @style.styled
-def latent_histogram(points: ArrayLike, labels: ArrayLike | None, title: str, kind: ScatterKind) -> Figure:
+def latent_histogram(
+    points: ArrayLike,
+    labels: ArrayLike | None,
+    title: str,
+    kind: ScatterKind,
+    called: Callable[[float], str] = "{:g}".format,
+) -> Figure:
     """The aggregate posterior of one latent unit, [n]: `latent_scatter` in one dimension, up to ten classes stacked."""
     points = style.array("points", points, "n")
     figure, axes = _panel(kind, title, 4.4)
@@ -76,8 +91,8 @@ def latent_histogram(points: ArrayLike, labels: ArrayLike | None, title: str, ki
         labels = style.array("labels", labels, "n", n=len(points))
         classes = np.unique(labels)
         if len(classes) <= len(CLASSES):
-            colours, names = CLASSES[: len(classes)], [f"{name:g}" for name in classes]
-            parts = [points[labels == name] for name in classes]
+            colours, names = CLASSES[: len(classes)], [called(label) for label in classes]
+            parts = [points[labels == label] for label in classes]
     edges = list(np.histogram_bin_edges(points, min(60, 5 + len(points) // 20)))
     axes.hist(parts, edges, stacked=True, color=colours, label=names)
     if len(parts) > 1:
@@ -167,16 +182,20 @@ def latent_space_of(run: Run) -> dict[str, Figure]:
     draws = [layer[0].numpy() for layer in run.model.encode(test, 1, (seed, 4))]
     resampled = resampling.resample(run.model, test, resampling.PROPOSALS, seed)
     kinds: dict[str, ScatterKind] = {"": "means", "_draws": "draws", "_resampled": "importance-resampled draws"}
-    figures = {}
+    figures, called = {}, run.dataset.class_name
     for i, points in enumerate(zip(means, draws, resampled, strict=True), start=1):
         suffix, title = of_layer(run, i)
         if len(points[0][0]) == 1:
             for (name, kind), values in zip(kinds.items(), points, strict=True):
-                figures[f"posterior_histogram{name}{suffix}"] = latent_histogram(values[:, 0], labels, title, kind)
+                figures[f"posterior_histogram{name}{suffix}"] = latent_histogram(
+                    values[:, 0], labels, title, kind, called
+                )
             continue
         plane, axis_labels = project(np.concatenate(points))
         for (name, kind), values in zip(kinds.items(), np.split(plane, len(kinds)), strict=True):
-            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(values, labels, title, kind, axis_labels)
+            figures[f"posterior_scatter{name}{suffix}"] = latent_scatter(
+                values, labels, title, kind, axis_labels, called
+            )
     settings = run.experiment.evaluation
     if settings.examples is not None:  # the units are counted on the examples that are evaluated
         chosen = evaluation.spread(len(test), settings.examples)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from iwae import evaluation, resampling
+from iwae import evaluation, resampling, verbs
 from iwae.figures import style
 from iwae.figures.posterior import chosen_inputs
 from iwae.figures.style import Array
@@ -37,9 +37,12 @@ def samples(means: ArrayLike, draws: ArrayLike, title: str) -> Figure:
 
 
 @style.styled
-def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str) -> Figure:
-    """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel means)."""
-    images = style.pictures("images", images, "n H W")
+def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str, what: str = "reconstruction") -> Figure:
+    """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel means).
+
+    Missing pixels of the images are NaN. `what` the others are called.
+    """
+    images = style.pictures("images", images, "n H W", finite=False)
     count, height, width, *colours = images.shape
     reconstructions = style.pictures("reconstructions", reconstructions, "n H W", n=count, H=height, W=width)
     columns = min(count, 10)
@@ -49,11 +52,12 @@ def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str) -
     grid = grid.reshape(2, rows, columns, height, width, *colours).swapaxes(0, 1)
     grid = grid.reshape(2 * rows, columns, height, width, *colours)
     size = _size(images.shape[1:], 2 * rows, columns, 8, labels=1.2)
-    figure, (axes,) = style.figure("Test images and their reconstructions", title, *size)
+    figure, (axes,) = style.figure(f"Test images and their {what}s", title, *size)
     style.mosaic(axes, grid)
     axes.hlines(np.arange(2, 2 * rows, 2) * height - 0.5, -0.5, columns * width - 0.5, color="black", linewidth=1.2)
-    axes.set_yticks((np.arange(2 * rows) + 0.5) * height - 0.5, ["image", "reconstruction"] * rows)
-    axes.set_xlabel(f"reconstructions are {_means(images, 1)}")
+    axes.set_yticks((np.arange(2 * rows) + 0.5) * height - 0.5, ["image", what] * rows)
+    missing = ", missing pixels light blue" if np.isnan(images).any() else ""
+    axes.set_xlabel(f"{what}s are {_means(images, 1)}{missing}")
     return figure
 
 
@@ -138,6 +142,19 @@ def reconstructions_of(run: Run) -> dict[str, Figure]:
     }
 
 
+def imputations_of(run: Run) -> dict[str, Figure]:
+    """Up to 40 test images with missing pixels, and what is imputed; none if no pixels are missing."""
+    shape, test = run.dataset.image_shape, run.images("test")
+    test = test[np.isnan(test).any(axis=1)]
+    if shape is None or not len(test):
+        return {}
+    chosen = test[evaluation.spread(len(test), 40)]
+    imputed = verbs.impute(run.model, chosen, seed=run.experiment.seed)
+    title = f"{run.title}; the mean of the missing pixels given the others"
+    before, after = (np.reshape(x, (-1, *shape)) for x in (chosen, imputed))
+    return {"imputations": reconstructions(before, after, title, "imputation")}
+
+
 def interpolations_of(run: Run) -> dict[str, Figure]:
     """Straight ways between the codes of the chosen inputs, two by two."""
     numbers, shape = chosen_inputs(run), run.dataset.image_shape
@@ -168,4 +185,6 @@ def _from_the_top(run: Run, z: Array, shape: tuple[int, ...]) -> Array:
     return np.reshape(run.model.decode_mean(below), (*z.shape[:-1], *shape))
 
 
-OF_EVERY_RUN: tuple[style.OfRun, ...] = (samples_of, reconstructions_of, interpolations_of, latent_grid_of)
+OF_EVERY_RUN: tuple[style.OfRun, ...] = (
+    *(samples_of, reconstructions_of, imputations_of, interpolations_of, latent_grid_of),
+)

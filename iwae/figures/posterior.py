@@ -57,7 +57,7 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.02, wspace=0.01, h_pad=0.03)
     for i, row in enumerate(rows):
         picture, *maps, decoded = axes[i * (count + 2) : (i + 1) * (count + 2)]
-        image = style.pictures(f"image of row {i}", row.image, "H W")
+        image = style.pictures(f"image of row {i}", row.image, "H W", finite=False)
         draws = style.array(f"draws of row {i}", row.draws, "m 2")
         m, (height, across) = min(16, len(draws)), image.shape[:2]
         sizes = {"m": len(draws), "H": height, "W": across}
@@ -133,7 +133,7 @@ def latent_pairs(rows: Sequence[LatentPair], title: str) -> Figure:
         panels = axes[i * columns : (i + 1) * columns]
         if row.image is not None:
             picture, *panels = panels
-            style.mosaic(picture, style.pictures(f"image of row {i}", row.image, "H W")[None, None])
+            style.mosaic(picture, style.pictures(f"image of row {i}", row.image, "H W", finite=False)[None, None])
             picture.set_ylabel(row.label)
         draws = [style.array(f"draws {name!r} of row {i}", row.draws[name], "m 2") for name in names]
         everything = np.concatenate(draws)
@@ -282,4 +282,7 @@ def _by_input(values: ArrayLike, numbers: Array) -> Array:
 
 def _label(run: Run, number: int) -> str:
     labels = run.dataset.labels["test"]
-    return f"test {number}" if labels is None else f"test {number}, class {labels[number]}"
+    if labels is None:
+        return f"test {number}"
+    name = run.dataset.class_name(labels[number]).replace("$", r"\$")  # a formula stands beside it
+    return f"test {number}, class {name}"

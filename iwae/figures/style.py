@@ -101,15 +101,18 @@ def pictures(name: str, value: ArrayLike, shape: str, **sizes: Any) -> Array:
 
 
 def mosaic(axes: Axes, images: Array, lines: float = 0.8) -> None:
-    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; NaN images stay empty.
+    """Shows images [r, c, H, W] in one panel: white 0, black 1, thin lines between; coloured ones are [r, c, H, W, 3].
 
-    Coloured ones are [r, c, H, W, 3].
+    Images of NaN alone stay empty; other pixels that are NaN are missing, and light blue.
     """
     rows, columns, height, width, *colours = images.shape
+    nothing = np.isnan(images).all(axis=tuple(range(2, images.ndim)), keepdims=True)
+    images = np.where(nothing, 1.0 if colours else 0.0, images)
     picture = images.swapaxes(1, 2).reshape(rows * height, columns * width, *colours)
     if colours:
-        picture = np.clip(np.nan_to_num(picture, nan=1.0), 0, 1)
-    axes.imshow(picture, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+        picture = np.where(np.isnan(picture), matplotlib.colors.to_rgb(LINES[5]), np.clip(picture, 0, 1))
+    greys = matplotlib.colormaps["Greys"].with_extremes(bad=LINES[5])
+    axes.imshow(picture, cmap=greys, vmin=0, vmax=1, interpolation="nearest")
     bottom, right = rows * height - 0.5, columns * width - 0.5
     axes.hlines(np.arange(rows + 1) * height - 0.5, -0.5, right, color="0.8", linewidth=lines)
     axes.vlines(np.arange(columns + 1) * width - 0.5, -0.5, bottom, color="0.8", linewidth=lines)

@@ -36,7 +36,7 @@ def group_of(record: Record) -> tuple[Group, str]:
     name = record.experiment.data.name
     if name in config.SYNTHETIC_DATASETS:
         return Group.SYNTHETIC, "Synthetic data of known density"
-    if name.endswith(".npz"):
+    if name not in config.DATASETS:
         kind = "stand-in data" if "standin" in record.data.replace("-", "").replace("_", "") else "a user's file"
         return Group.USERS_FILE, f"{record.data} ({kind}), binarization: {record.binarization}"
     if record.experiment.training.start_from is not None:

@@ -1,19 +1,24 @@
 """A run with all that belongs to it."""
 
 import dataclasses
-import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from iwae.config import ConfigError, Experiment
-from iwae.data import loading
+from iwae.config import DATASETS, ConfigError, Experiment
+from iwae.data import loading, users_file
+from iwae.data.catalogue import ARRAYS
 from iwae.runs.folder import Folder, RunError
+from iwae.sections import data_name
 
 if TYPE_CHECKING:
     from iwae.model import IWAE
+
+Own: TypeAlias = loading.Dataset | Mapping[str, ArrayLike]  # a user's, handed over in Python
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,14 @@ def finished(experiment: Experiment) -> str | None:
     with folder.opened():
         if not folder.is_finished(experiment):
             return None
-        if experiment.data.name.endswith(".npz"):  # a user's file may have changed
+        if experiment.data.name not in (*DATASETS, ARRAYS):  # a user's file may have changed
             folder.check_same_data(load_data(experiment).fingerprint)
         return _summary(experiment, folder, folder.current_evaluation())
 
 
 def _title(experiment: Experiment) -> str:
-    model, data = experiment.model, os.path.basename(experiment.data.name).removesuffix(".npz")
-    return f"{experiment.name} ({data}, {model.objective.upper()}, k = {model.k})"
+    model = experiment.model
+    return f"{experiment.name} ({data_name(experiment.data.name)}, {model.objective.upper()}, k = {model.k})"
 
 
 def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any]) -> str:
@@ -91,24 +96,27 @@ def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any])
     return "\n".join(lines)
 
 
-def load_data(experiment: Experiment) -> loading.Dataset:
-    """The dataset of an experiment.
+def load_data(experiment: Experiment, given: Own | None = None) -> loading.Dataset:
+    """The dataset of an experiment, or the one of the arrays that are `given`.
 
     Raises:
         ConfigError: the parameters do not fit the data.
         RunError: a file cannot be read.
     """
-    data = experiment.data
+    data, allow_real = experiment.data, experiment.model.likelihood == "gaussian"
     try:
-        dataset = loading.load_dataset(
-            data.name,
-            data.path,
-            seed=experiment.seed,
-            synthetic_examples=data.synthetic_examples,
-            allow_real=experiment.model.likelihood == "gaussian",
-        )
+        if given is not None:
+            dataset = users_file.of_arrays(given, allow_real)
+        else:
+            dataset = loading.load_dataset(
+                data.name,
+                data.path,
+                seed=experiment.seed,
+                synthetic_examples=data.synthetic_examples,
+                allow_real=allow_real,
+            )
     except ValueError as error:
-        raise ConfigError(f"data.name: {error}") from None
+        raise ConfigError(f"{'data.name' if given is None else 'dataset'}: {error}") from None
     except OSError as error:
         raise RunError(str(error)) from None
     if experiment.model.network == "conv" and dataset.image_shape is None:
@@ -126,6 +134,9 @@ def load_data(experiment: Experiment) -> loading.Dataset:
             f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
             f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
         )
+    if dataset.missing:
+        share = f"{100 * dataset.missing:.2g} % of the values are missing (NaN)"
+        warnings.warn(f"{share}: likelihoods and bounds are those of the others", stacklevel=2)
     if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
         warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)
     return dataset

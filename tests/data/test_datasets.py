@@ -472,7 +472,14 @@ WRONG = {
     "flat test": (changed(x_test=np.zeros((5, 24))), r"x_test: expected \[n, 4, 6\] as x_train, got \[5, 24\]"),
     "text": (changed(x_train=np.full((30, 4, 6), "a")), "x_train: expected integers 0..255 or floats, got dtype <U1"),
     "complex": (changed(x_train=np.zeros((30, 4, 6), complex)), "x_train: expected .* got dtype complex128"),
-    "NaN": (changed(x_train=with_value(np.nan)), r"x_train: expected finite float32 numbers, found nan at \[3, 1, 2\]"),
+    "NaN alone": (
+        changed(x_test=with_value(np.nan, 3), y_test=None),
+        r"x_test: example 3: expected a value, found all missing",
+    ),
+    "NaN in training": (
+        changed(x_train=with_value(np.nan, np.s_[:, 1, 2])),
+        "x_train: column 8: expected a value, fou",
+    ),
     "infinite": (changed(x_train=with_value(-np.inf)), r"x_train: expected finite .*-inf at \[3, 1, 2\]"),
     "too large": (changed(x_train=with_value(1e300)), r"x_train: expected finite float32 .*1e\+300 at"),
     "0..255 floats": (
@@ -493,10 +500,13 @@ WRONG = {
     "integers above": (changed(x_train=with_value(256, dtype=np.int16)), "expected integers 0..255, found 0 to 256"),
     "labels": (
         changed(y_train=np.zeros(29, int)),
-        r"y_train: expected integers \[30\], one an example, got int64 \[29\]",
+        r"y_train: expected integers or names \[30\], one an example, got int64 \[29\]",
     ),
-    "one-hot": (changed(y_test=np.zeros((5, 3), int)), r"y_test: expected integers \[5\].* got int64 \[5, 3\]"),
-    "float labels": (changed(y_test=np.zeros(5)), r"y_test: expected integers \[5\].* got float64 \[5\]"),
+    "one-hot": (
+        changed(y_test=np.zeros((5, 3), int)),
+        r"y_test: expected integers or names \[5\].* got int64 \[5, 3\]",
+    ),
+    "float labels": (changed(y_test=np.zeros(5)), r"y_test: expected integers or names \[5\].* got float64 \[5\]"),
     "y without x": (changed(y_valid=np.zeros(3, int)), "y_valid is there, but x_valid is missing"),
     "one example": (changed(x_train=np.zeros((1, 4, 6)), y_train=None), "x_train: expected at least 2 .* got 1"),
 }
@@ -582,12 +592,18 @@ def test_other_binarizations():
     assert binarize(grey, "threshold", 0).dtype == binarize(grey, "none", 0).dtype == np.float32
 
 
+@pytest.mark.parametrize("how", ["stochastic", "threshold", "none"])
+def test_missing_pixels_stay_missing(how):
+    grey = np.array([[0, np.nan, 1, np.nan]])
+    np.testing.assert_array_equal(binarize(grey, how, 0), grey)
+
+
 def test_binarize_refuses():
     with pytest.raises(ValueError, match="binarization: expected stochastic, fixed, threshold or none, got 'dynamic'"):
         binarize(np.zeros((2, 3)), "dynamic", 0)
     with pytest.raises(ValueError, match=r"got 0\.5 to 1\.0000001$"):
         binarize(np.array([[0.5, 1.0000001]]), "fixed", 0)
-    for bad in (-0.1, 1.5, np.nan):
+    for bad in (-0.1, 1.5):
         with pytest.raises(ValueError, match=r"binarization: expected values in \[0, 1\]"):
             binarize(np.array([[0.5, bad]]), "stochastic", 0)
 

@@ -21,6 +21,14 @@ FIGURES: dict[str, Case] = {
         [("a", "b")],
         ["4"],
     ),
+    "names of classes": (
+        lambda: latent.latent_scatter(
+            POINTS, LABELS % 2, TITLE, "means", ("a", "b"), lambda c: ("$5", "a long $")[int(c)]
+        ),
+        "Aggregate posterior: means",
+        [("a", "b")],
+        ["$5", "a long $"],
+    ),
     "no labels": (
         lambda: latent.latent_scatter(POINTS, None, TITLE, "importance-resampled draws", ("a", "b")),
         "Aggregate posterior: importance-resampled draws",

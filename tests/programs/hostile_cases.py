@@ -178,7 +178,7 @@ COMMANDS = (  # refused before anything is read or written
     ("--tasks train,train", "no repeats"), ("--tasks rm", r"tasks\[0\]: expected one of"),
     ("--name ../x", "name: expected a name"), ("--name .", "name: expected a name"), ("--name a/b", "name: expected"),
     ("--name -x", "-x: expected an option"), ("--results-dir ~nosuchuser/x", "results_dir: expected a path, where ~"),
-    ("--data.name ~nosuchuser/x.npz", "data.name: expected"), ("--data.name x.csv", "data.name: expected"),
+    ("--data.name ~nosuchuser/x.npz", "data.name: expected"), ("--data.name x.txt", "data.name: expected"),
     ("--training.start-from {place}/results/tiny", "training.start_from: expected"),
     ("--training.start-from {place}/./results/../results/tiny --overwrite", "training.start_from: expected"),
     ("--training.milestones 3", "it belongs to 'multistep'"), ("--training.gamma 0.5", "it belongs to 'multistep'"),
