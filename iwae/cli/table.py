@@ -1,8 +1,10 @@
 """The table of several runs: made from each run's `log.csv`, redrawn in place on a terminal."""
 
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 
 from iwae.config import Experiment
@@ -46,17 +48,24 @@ def lines(
 class Live:
     """Lines on standard output that take the place of those before them."""
 
+    SHARE = 0.1  # of the time may go into reading the files of the runs
+
     def __init__(self) -> None:
         self.possible = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._drawn: list[str] = []
+        self._due = -math.inf
 
     def draw(self, runs: Sequence[tuple[Experiment, str]]) -> None:
+        began = time.monotonic()
+        if began < self._due:
+            return
         size = shutil.get_terminal_size()
         drawn = lines(runs, size.columns, size.lines - 1)
         if drawn != self._drawn:
             self.clear()
             self._drawn = drawn
             print(*drawn, sep="\n", flush=True)
+        self._due = began + (time.monotonic() - began) / self.SHARE
 
     def clear(self) -> None:
         if self._drawn:

@@ -4,6 +4,7 @@ Most runs are stand-ins, see `programs/stand_ins.py`; the last test trains.
 """
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from test_pool import ROOT, Start, started, wait_for
 from iwae.cli import command_line, running
 from iwae.runs import log
 
-SECONDS = 60  # for what takes seconds on an idle machine
+SECONDS = 150  # for what takes seconds on an idle machine
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not here: pip install iwae[ray]")
 
 
@@ -105,7 +106,7 @@ def results(tmp_path: Path) -> Path:
 def nodes() -> Iterator[Any]:
     """A cluster of a head, on which nothing runs, and two nodes with a core each, closed to others by a token.
 
-    Its address is one of the machine itself, and not 127.0.0.1, for which Ray takes that of the network.
+    Each has an address of its own, and a command belongs to the head. Not 127.0.0.1, for which Ray takes another one.
     """
     place = tempfile.mkdtemp(prefix="iwae-ray-")  # short: the names of sockets are
     with pytest.MonkeyPatch.context() as patch:
@@ -118,9 +119,10 @@ def nodes() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(ROOT))
         from ray.cluster_utils import Cluster
 
-        common = {"node_ip_address": "127.0.0.2", "include_dashboard": False}
-        cluster = Cluster(True, head_node_args={**common, "num_cpus": 0})
-        cluster.add = lambda: cluster.add_node(num_cpus=1, **common)
+        head = {"node_ip_address": "127.0.0.2", "num_cpus": 0, "include_dashboard": False}
+        cluster = Cluster(True, head_node_args=head)
+        addresses = (f"127.0.0.{number}" for number in itertools.count(3))
+        cluster.add = lambda: cluster.add_node(num_cpus=1, node_ip_address=next(addresses))
         for _ in range(2):
             cluster.add()
         yield cluster
