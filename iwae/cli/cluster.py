@@ -41,7 +41,7 @@ class ClusterPool(Pool):
         cpus, gpus: how much of a node each run takes.
 
     Raises:
-        ConfigError: there is no such cluster, or no node that large.
+        ConfigError: there is no such cluster, or no node that large; or a run is to overwrite another one.
     """
 
     def __init__(
@@ -53,6 +53,10 @@ class ClusterPool(Pool):
         gpus: float = 0,
     ):
         super().__init__(longest_first(experiments), run)
+        if any(experiment.overwrite for experiment in experiments):
+            raise ConfigError(
+                "overwrite: expected False on a cluster, where a run that died is started again, got True"
+            )
         self._needs = {"CPU": cpus, "GPU": gpus}
         try:  # before Pool.run handles signals: Ray has a handler of its own, which would end the command at once
             if address != "auto":  # Ray would try for half an hour
@@ -68,6 +72,8 @@ class ClusterPool(Pool):
             raise ConfigError(f"cluster: expected a node with {cpus:g} CPUs and {gpus:g} GPUs, got {sizes}")
         main = getattr(sys.modules["__main__"], "__file__", None)
         self._settings = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+        if not gpus:  # Ray hides none from a task that asked for none
+            self._settings["CUDA_VISIBLE_DEVICES"] = "-1"
         self._origin = os.getcwd(), main and os.path.abspath(main)
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=RETRIES)(_task)
 

@@ -23,6 +23,7 @@ import tiny
 from test_pool import ROOT, Start, started, wait_for
 
 from iwae.cli import command_line, running
+from iwae.config import ConfigError
 from iwae.runs import log
 
 SECONDS = 600  # for what takes seconds on an idle machine
@@ -92,6 +93,11 @@ def test_the_longest_runs_come_first_with_those_that_start_from_them(cluster_mod
 )
 def test_a_part_of_a_gpu_is_of_one_gpu(cluster_module: Any, there: float, need: float, times: int) -> None:
     assert cluster_module._times(there, need) == times
+
+
+def test_a_run_that_may_be_started_again_must_not_overwrite(cluster_module: Any) -> None:
+    with pytest.raises(ConfigError, match="^overwrite: expected False on a cluster"):
+        cluster_module.ClusterPool([tiny.experiment("r", overwrite=True)], print, "auto", 1)
 
 
 # ---- with Ray ----
