@@ -28,6 +28,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
+        "ray": ["ray"],  # --cluster
         "benchmarks": ["jax", "torch"],  # the peers that benchmarks/ compares with
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },

@@ -316,6 +316,8 @@ def _note_changes(
     others = {name: value for name, value in now.items() if before.get(name) != value}
     if others and update:
         environment.setdefault("stretches", []).append({"from_update": update, **others})
+    others.pop("node", None)  # which by itself changes nothing
+    if others and update:
         changes = "; ".join(f"{name} was {before.get(name)}, is {value}" for name, value in others.items())
         warnings.warn(f"{folder} goes on after update {update} under other conditions ({changes})", stacklevel=3)
     if changed_parameters:
@@ -327,6 +329,7 @@ def _environment(dataset: loading.Dataset) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
+        "node": platform.node(),
         "device": hardware.describe(),
         "threads": hardware.threads(),
         "git_commit": _git_commit(),

@@ -65,7 +65,16 @@ def test_the_parameters_and_the_surroundings_are_written_down(done):
     values = json.loads((folder / "experiment.json").read_text())
     environment = values.pop("environment")
     assert config.from_dict(values) == result.experiment
-    assert set(environment) >= {"python", "tensorflow", "keras", "numpy", "device", "git_commit", "dataset_fingerprint"}
+    assert set(environment) >= {
+        "python",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "node",
+        "device",
+        "git_commit",
+        "dataset_fingerprint",
+    }
     assert environment["dataset_fingerprint"] == result.dataset.fingerprint
 
 

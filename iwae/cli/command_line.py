@@ -11,9 +11,10 @@ import functools
 import inspect
 import itertools
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from iwae import config
@@ -38,9 +39,13 @@ _CHOICES = {
         "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
     ),
     "workers": ("N", "Of several runs, how many at a time, each in a process of its own; one if not given."),
+    "cluster": ("ADDRESS", "Run on a Ray cluster, HOST:PORT or auto, whose nodes share the results folder; iwae[ray]."),
+    "cpus_per_run": ("NUMBER", "Cores of a node that a run on a cluster takes; if not given, --threads-per-run, or 1."),
+    "gpus_per_run": ("NUMBER", "GPUs of a node that a run on a cluster takes, such as 0.1; none if not given."),
     "threads_per_run": (
         "N",
-        "CPU threads of each run, on which the last bits of its results depend; if not given, the cores / workers.",
+        "CPU threads of each run, on which the last bits of its results depend; if not given, the cores / workers, or "
+        "on a cluster --cpus-per-run.",
     ),
 }
 
@@ -59,8 +64,7 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         experiments, notes = plan(arguments, _made(experiment))
-        options = read_words(arguments)
-        workers, threads = (_count(name, options.get(name)) for name in ("workers", "threads_per_run"))
+        where = _where(read_words(arguments))
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -71,7 +75,7 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
         print(f"note: {note}", file=sys.stderr)
     from iwae.cli import running  # the lazy door to NumPy and TensorFlow
 
-    sys.exit(running.execute(experiments, workers or 1, threads))
+    sys.exit(running.execute(experiments, **where))
 
 
 def _made(experiment: Callable[[], Experiment]) -> Experiment:
@@ -141,6 +145,32 @@ def _without_effect(experiment: Experiment) -> list[str]:
 
 
 # ---- words to values ----
+
+
+def _where(options: Mapping[str, list[list[str]]]) -> dict[str, Any]:
+    """Where and how many at a time: the arguments of `running.execute`."""
+    found: dict[str, Any] = {name: _count(name, options.get(name)) for name in ("workers", "threads_per_run")}
+    found |= {name: _share(name, options.get(name)) for name in ("cpus_per_run", "gpus_per_run")}
+    if "cluster" not in options:
+        for name in ("cpus_per_run", "gpus_per_run"):
+            if name in options:
+                raise ConfigError(f"{name}: expected --cluster ADDRESS beside it, got none")
+        return found
+    if "workers" in options:
+        raise ConfigError("workers: expected either --workers or --cluster, got both")
+    address = _only("cluster", options["cluster"][-1])
+    if address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", address):
+        raise ConfigError(f"cluster: expected the address of a Ray cluster, HOST:PORT or auto, got {shown(address)}")
+    return found | {"cluster": address}
+
+
+def _share(name: str, given: list[list[str]] | None) -> float | None:
+    if given is None:
+        return None
+    number = _scalar(_only(name, given[-1]), float)
+    if not isinstance(number, float) or not (0.01 <= number <= 1 or (1 < number < 1e4 and number.is_integer())):
+        raise ConfigError(f"{name}: expected a number from 0.01 to 1 or an integer, got {shown(given[-1][0])}")
+    return number
 
 
 def _count(name: str, given: list[list[str]] | None) -> int | None:

@@ -13,10 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from iwae.cli import table
 from iwae.config import ConfigError, Experiment
@@ -28,6 +28,20 @@ _SECONDS_A_TURN = 0.2
 _LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}  # options of a mount: of NFS, of Lustre
 
 
+class Work(Protocol):
+    """One run under way."""
+
+    def send(self, number: int) -> None:
+        """Sends a signal of `process.SIGNALS`: the run saves a checkpoint and ends."""
+
+    def error(self) -> Exception | None:
+        """Of the run, once it has ended; None if there was none."""
+
+
+class Again(RunError):
+    """A run that has to be started once more; the message says why."""
+
+
 @dataclasses.dataclass
 class Job:
     """A run and how it stands with it: waiting, training, elsewhere, done, failed, stopped."""
@@ -36,7 +50,7 @@ class Job:
     state: str = "waiting"
     reason: str = ""
     looked_at: float = -math.inf
-    child: Child | None = None
+    work: Work | None = None
 
     def fail(self, error: Exception) -> None:
         self.state, self.reason = "failed", one_line(error)
@@ -79,33 +93,50 @@ class Pool:
                 while self._at_work() or (self._open() and not self._signals):
                     for number in self._signals[handed_on:]:
                         handed_on += 1
-                        for child in self._at_work():
-                            child.send(number)
+                        for work in self._at_work():
+                            work.send(number)
                     self._start()
                     if self._live.possible:
                         self._draw()
-                    ended = connection.wait([child.ended for child in self._at_work()], _SECONDS_A_TURN)
+                    ended = self._ended(_SECONDS_A_TURN)
                     for job in self._jobs:
-                        if job.child is not None and job.child.ended in ended:
-                            self._collect(job, job.child)
+                        if job.work is not None and job.work in ended:
+                            self._collect(job, job.work)
             finally:
-                for child in self._at_work():  # an error of this program
-                    child.send(signal.SIGTERM)
+                for work in self._at_work():  # an error of this program
+                    work.send(signal.SIGTERM)
         self._tell_the_end()
         if self._signals:
             raise Interrupted(self._signals[0], told=True)
         return 1 if any(job.state == "failed" for job in self._jobs) else 0
 
-    def _at_work(self) -> list[Child]:
-        return [job.child for job in self._jobs if job.child is not None]
+    # ---- where the runs run: on another kind of place these three are others ----
+
+    def _room(self) -> int:
+        """How many runs there is room for, those at work among them."""
+        return self._workers
+
+    def _begun(self, experiment: Experiment) -> Work:
+        return Child(experiment, self._run)
+
+    def _ended(self, seconds: float) -> Collection[Work]:
+        """Waits for so long, or until a run has ended: those that have."""
+        children = {child.ended: child for child in self._at_work() if isinstance(child, Child)}
+        return [children[end] for end in connection.wait(list(children), seconds) if end in children]
+
+    # ---- who is next ----
+
+    def _at_work(self) -> list[Work]:
+        return [job.work for job in self._jobs if job.work is not None]
 
     def _open(self) -> list[Job]:
-        return [job for job in self._jobs if job.state in ("waiting", "elsewhere") and job.child is None]
+        return [job for job in self._jobs if job.state in ("waiting", "elsewhere") and job.work is None]
 
     def _start(self) -> None:
         """Starts runs while there is room for them."""
+        room = self._room()
         for job in self._open():
-            if len(self._at_work()) >= self._workers or self._signals:
+            if len(self._at_work()) >= room or self._signals:
                 return
             if time.monotonic() - job.looked_at < SECONDS_BETWEEN_LOOKS or self._is_held_back(job):
                 continue
@@ -126,7 +157,7 @@ class Pool:
                     job.state = "done"
                     self._say(job, "done elsewhere" if before == "elsewhere" else "finished before, left as it is")
                     continue
-                job.child, job.state = Child(job.experiment, self._run), "training"
+                job.work, job.state = self._begun(job.experiment), "training"
                 self._say(job, "started")
                 continue
             self._say(job, f"failed: {job.reason}")
@@ -146,8 +177,8 @@ class Pool:
             job.state = "elsewhere"
             self._say(job, "another process is working on this run; it is looked at again later")
 
-    def _collect(self, job: Job, child: Child) -> None:
-        error, job.child = child.error(), None
+    def _collect(self, job: Job, work: Work) -> None:
+        error, job.work = work.error(), None
         if error is None:
             job.state = "done"
         elif isinstance(error, Busy):
@@ -155,6 +186,10 @@ class Pool:
             return
         elif self._signals:
             job.state = "stopped"
+        elif isinstance(error, Again):
+            job.looked_at, job.state = time.monotonic(), "waiting"
+            self._say(job, one_line(error))
+            return
         else:
             job.fail(error)
         self._say(job, f"failed: {job.reason}" if job.state == "failed" else job.state)

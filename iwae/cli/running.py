@@ -16,17 +16,34 @@ from iwae.runs.folder import RunError
 from iwae.runs.run import finished
 
 
-def execute(experiments: Sequence[Experiment], workers: int = 1, threads: int | None = None) -> int:
+def execute(
+    experiments: Sequence[Experiment],
+    workers: int | None = None,
+    threads_per_run: int | None = None,
+    cluster: str | None = None,
+    cpus_per_run: float | None = None,
+    gpus_per_run: float | None = None,
+) -> int:
     """Runs experiments and tells an error in one line.
 
     Args:
-        workers: of several experiments, how many at a time.
-        threads: of one operation of each; None: all cores, shared among the workers of several experiments.
+        workers: of several experiments, how many at a time; None: one.
+        threads_per_run: of one operation of each; None: all cores, shared among the workers of several experiments, or
+            on a cluster the cores that it takes.
+        cluster: address of a Ray cluster to run on.
+        cpus_per_run, gpus_per_run: how much of its nodes a run takes; None: a core for each thread, no GPU.
 
     Returns:
         The exit status: 0, 2 for a parameter that cannot be used, 1 for a run that failed, 130 after Ctrl-C.
     """
+    threads, workers = threads_per_run, workers or 1
     try:
+        if cluster is not None:
+            from iwae.cli.cluster import ClusterPool  # the lazy door to Ray
+
+            threads = threads or max(1, int(cpus_per_run or 1))
+            of_each = functools.partial(run, threads=threads)
+            return ClusterPool(experiments, of_each, cluster, cpus_per_run or threads, gpus_per_run or 0).run()
         if len(experiments) > 1:
             threads = threads or max(1, cores() // workers)
             return Pool(experiments, functools.partial(run, threads=threads), workers).run()

@@ -40,6 +40,10 @@ class Interrupted(KeyboardInterrupt):
         self.exit_status, self.told = 128 + number, told
 
 
+class Stopped(RunError):
+    """A signal ended a run that ran for another process."""
+
+
 class Signals:
     """While this context lasts `SIGNALS` end the run with `Interrupted`: at once, or while `deferred`, when asked."""
 
@@ -115,6 +119,16 @@ def _child(experiment: Experiment, run: Callable[[Experiment], Any], sender: Con
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # so that a signal from the terminal comes once, from the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    error = outcome(experiment, run)
+    with contextlib.suppress(OSError):  # the parent may be gone
+        sender.send(error)
+
+
+def outcome(experiment: Experiment, run: Callable[[Experiment], Any]) -> Exception | None:
+    """Runs an experiment in a process that has nothing else to do: the error that ended it, or None.
+
+    What it prints is added to `run.log` in its folder, which is there; signals that were blocked are not any more.
+    """
     error: Exception | None = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -125,12 +139,11 @@ def _child(experiment: Experiment, run: Callable[[Experiment], Any], sender: Con
         if not isinstance(caught, Busy):
             print(f"error: {caught}", file=sys.stderr)
     except KeyboardInterrupt:
-        error = RunError(f"{experiment.run_dir}: stopped by a signal; the same command continues")
+        error = Stopped(f"{experiment.run_dir}: stopped by a signal; the same command continues")
     except Exception as caught:
         traceback.print_exc()
         error = RunError(f"{type(caught).__name__}: {caught}")
-    with contextlib.suppress(OSError):  # the parent may be gone
-        sender.send(error)
+    return error
 
 
 def _print_into(path: str) -> None:

@@ -156,7 +156,8 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
     text = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
     assert max(map(len, text.splitlines())) <= 100
     text = " ".join(text.replace("│", " ").split())
-    for name in ("list", "preset", "file", "run", "grid", "workers", "threads_per_run", *config.flatten(DEFAULT)):
+    where = ("workers", "threads_per_run", "cluster", "cpus_per_run", "gpus_per_run")
+    for name in ("list", "preset", "file", "run", "grid", *where, *config.flatten(DEFAULT)):
         assert f"--{name.replace('_', '-')} " in text
     for section in (Experiment, config.Data, Model, Training, Evaluation):
         explained = command_line.help_texts(section)

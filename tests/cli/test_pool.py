@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -217,6 +218,26 @@ def test_locks_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "locks do not hold" in str(pool.lock_fails(tmp_path))
 
 
+def test_a_run_that_has_to_be_started_again_is(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(pool, "SECONDS_BETWEEN_LOOKS", 0.1)
+    ends: list[Exception | None] = [pool.Again("its node\nwent"), pool.Busy("locked"), pool.Again("x"), None]
+
+    class Scripted(pool.Pool):
+        def _begun(self, experiment: Experiment) -> pool.Work:
+            work = mock.Mock()
+            work.error.return_value = ends.pop(0)
+            return work
+
+        def _ended(self, seconds: float) -> list[pool.Work]:
+            return self._at_work()
+
+    assert Scripted([Experiment("a", results_dir=str(results))], print).run() == 0
+    events = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("== 1/1 ")]
+    assert events[:2] == ["started", "its node went"] and events.count("started") == 4 and events[-1] == "done"
+
+
 # ---- the table ----
 
 
@@ -255,6 +276,41 @@ def test_at_the_end_the_table_has_what_was_measured(results: Path) -> None:
         ["one", "done", "200/200", "-98.50", "86.93", "0.24"],
         ["new", "failed", "0/3280"],
     ]
+
+
+def test_where_there_are_several_nodes_the_table_says_which(results: Path) -> None:
+    runs = [(with_log(results, f"run{i}", 100), "training") for i in range(3)]
+
+    def on(number: int, **environment: Any) -> None:
+        Folder(runs[number][0].run_dir).write_experiment(runs[number][0], environment)
+
+    on(0, node="first.example.org")
+    on(1, node="first", stretches=[{"from_update": 9, "threads": 1}])
+    assert "first" not in "".join(table.lines(runs))
+    on(1, node="first", stretches=[{"from_update": 9, "node": "a-very-long-name"}, {"from_update": 10, "threads": 1}])
+    lines = table.lines(runs)
+    assert max(map(len, lines)) < 80
+    assert [line.split()[:3] for line in lines] == [
+        ["run", "node", "epoch"],
+        ["run0", "first", "training"],
+        ["run1", "a-ve...-name", "training"],
+        ["run2", "training", "100/200"],
+    ]
+
+
+def test_the_table_is_not_drawn_all_the_time(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, clock, drawn = table.Live(), [0.0], []
+
+    def lines(*_: Any) -> list[str]:
+        clock[0] += 3
+        return drawn
+
+    monkeypatch.setattr(table, "lines", lines)
+    monkeypatch.setattr(table.time, "monotonic", lambda: clock[0])
+    for _ in range(100):
+        live.draw([])
+        clock[0] += 0.5
+    assert clock[0] == 100 * 0.5 + 2 * 3
 
 
 def test_a_table_that_is_too_high_shows_what_works(results: Path) -> None:

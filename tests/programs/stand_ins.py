@@ -1,6 +1,7 @@
 """Runs stand-ins for experiments in a pool: python stand_ins.py RESULTS WORKERS NAME-WHAT[@RUN TO START FROM] ...
 
-WHAT a run does is in `DEEDS`. Each start is a line in RESULTS/started. A run that is done does nothing when run again.
+WORKERS may be the address of a Ray cluster. WHAT a run does is in `DEEDS`. Each start is a line in RESULTS/started. A
+run that is done does nothing when run again.
 """
 
 import os
@@ -29,6 +30,12 @@ def wait(folder: Path) -> None:
             raise Interrupted(signals.received)
 
 
+def hold(folder: Path) -> None:
+    """As `wait`, unless it was started before, however that ended."""
+    if not (folder / "waiting").exists():
+        wait(folder)
+
+
 def fail(error: Exception) -> Callable[[Path], None]:
     def deed(folder: Path) -> None:
         raise error
@@ -40,6 +47,7 @@ DEEDS: dict[str, Callable[[Path], None]] = {
     "ok": lambda folder: print("from", folder.name),
     "nap": lambda folder: time.sleep(0.5),
     "wait": wait,
+    "hold": hold,
     "die": lambda folder: os.kill(os.getpid(), signal.SIGKILL),
     "full": fail(RunError("no\nspace")),
     "taken": fail(ConfigError("name: taken")),
@@ -69,7 +77,12 @@ def experiment(results: str, word: str) -> Experiment:
 if __name__ == "__main__":
     pool.SECONDS_BETWEEN_LOOKS = 0.1
     results, workers, *words = sys.argv[1:]
+    experiments = [experiment(results, word) for word in words]
     try:
-        sys.exit(pool.Pool([experiment(results, word) for word in words], run, int(workers)).run())
+        if ":" in workers:
+            from iwae.cli.cluster import ClusterPool
+
+            sys.exit(ClusterPool(experiments, run, workers, cpus=1).run())
+        sys.exit(pool.Pool(experiments, run, int(workers)).run())
     except Interrupted as error:
         sys.exit(error.exit_status)

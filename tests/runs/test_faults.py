@@ -223,6 +223,16 @@ def test_a_training_that_goes_on_under_other_conditions_says_so(folder):
     assert stretch["from_update"] == 13 and list(stretch) == ["from_update", "tensorflow"]
 
 
+def test_another_node_alone_is_noted_without_a_warning(folder):
+    (folder / "model.weights.h5").unlink()
+    values = json.loads((folder / "experiment.json").read_text())
+    here, values["environment"]["node"] = values["environment"]["node"], "elsewhere"
+    (folder / "experiment.json").write_text(json.dumps(values))
+    iwae.run(experiment(folder.parent))
+    environment = json.loads((folder / "experiment.json").read_text())["environment"]
+    assert environment["node"] == "elsewhere" and environment["stretches"] == [{"from_update": 13, "node": here}]
+
+
 # ---- where nothing can be written ----
 
 
