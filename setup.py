@@ -28,6 +28,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
         "benchmarks": ["jax", "torch"],  # the peers that benchmarks/ compares with
+        "docs": ["mkdocs", "mkdocstrings[python]", "ruff"],  # ruff sets signatures in lines
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },
     entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},

@@ -70,7 +70,8 @@ class IWAE(keras.Model):
 
     The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned.
 
-    Example:
+    An example, with binary images [n, 784]:
+
         model = iwae.IWAE(input_dim=784, latent_units=(50,), hidden_units=((200, 200),), k=5)
         model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
         model.fit(binary_images, batch_size=20, epochs=10)
