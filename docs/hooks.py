@@ -43,7 +43,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         name = link[1]
         return f"]({name}/index.md)" if (here / name).is_dir() else f"]({name.replace('.ipynb', '.md')})"
 
-    return re.sub(r"\]\(([^)\s]+)\)", of_page, markdown)
+    return re.sub(r"\]\(([^):\s]+)\)", of_page, markdown)
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
