@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def outputs_of(source: str, number: int, names: dict[str, Any]) -> list[dict[str, Any]]:
     """What Jupyter shows below a cell: what it prints, the figures of pyplot, and a figure that is its last line."""
     body, last = ast.parse(source).body, None
-    if isinstance(body[-1], ast.Expr):
+    if body and isinstance(body[-1], ast.Expr):
         last = ast.Expression(body.pop().value)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
