@@ -30,6 +30,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]"],
         "ray": ["ray"],  # --cluster
         "benchmarks": ["jax", "torch"],  # the peers that benchmarks/ compares with
+        "docs": ["mkdocs", "mkdocstrings[python]", "ruff"],  # ruff sets signatures in lines
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "import-linter"],
     },
     entry_points={"console_scripts": ["datasets_download = iwae.data.download:main"]},

@@ -126,7 +126,11 @@ class ImportanceWeighted:
         return normalized * (1 - normalized)
 
 
-elbo, importance_weighted = Elbo(), ImportanceWeighted()
+elbo = Elbo()
+"""L_1, the mean of log weights [k, B]: -> [B], nats."""
+
+importance_weighted = ImportanceWeighted()
+"""L_k, the log mean of the weights, of log weights [k, B]: -> [B], nats."""
 
 
 @register("renyi")

@@ -75,7 +75,8 @@ class IWAE(keras.Model):
     `missing`, False unless set before the model is used, NaN stands for a pixel that is not known: p(x | z_1) is that
     of the others (MIWAE: Mattei & Frellsen 2019, arXiv:1812.02633), and networks see a standardized zero in its place.
 
-    Example:
+    An example, with binary images [n, 784]:
+
         model = iwae.IWAE(input_dim=784, latent_units=(50,), hidden_units=((200, 200),), k=5)
         model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
         model.fit(binary_images, batch_size=20, epochs=10)

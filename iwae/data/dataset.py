@@ -23,13 +23,15 @@ class Dataset:
 
     Attributes:
         name: Its name; of a user's file, the file name without .npz.
-        train, valid, test: float32 [n, D]: pixels in [0, 1], row by row (`binary`, `grey`), or real numbers
-            (`continuous`).
+        train: Float32 [n, D]: pixels in [0, 1], row by row (`binary`, `grey`), or real numbers (`continuous`).
+        valid: As `train`.
+        test: As `train`.
         labels: By split name, int64 [n] or None.
         image_shape: (height, width) or in colour (height, width, 3), whose product is D; None if they are no images.
         kind: `binary` if every value is 0 or 1, `grey` for other pixels, `continuous` for real numbers.
         fingerprint: SHA-256, hexadecimal, of the values of the three splits.
-        train_mean, train_std: float32 [D], over the training examples (divisor n).
+        train_mean: Float32 [D], over the training examples.
+        train_std: Float32 [D], over the training examples (divisor n).
         missing: The share of values that are not known, which are NaN.
         log_density: The true log p(x) of synthetic data, x [n, D] -> [n], nats; None where it is not known.
         classes: Names of the labels 0, 1, ..., where they have names.

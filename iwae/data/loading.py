@@ -44,8 +44,8 @@ def load_dataset(
     Floats that are NaN, and empty cells of a .csv, are values that are missing.
 
     Args:
-        name: A name of `catalogue.CATALOGUE`, or a path that ends in .npz or .csv, or of a folder, with a / in it.
-        data_dir: The cache of downloaded datasets, see `cache.cache_dir`.
+        name: A name of `iwae.config.DATASETS`, or a path that ends in .npz or .csv, or of a folder, with a / in it.
+        data_dir: Folder of the downloaded datasets. None: IWAE_DATA_DIR, else the system's cache folder.
         seed: Of synthetic data; no other dataset depends on it.
         synthetic_examples: Training and test examples of synthetic data; a tenth of that, at least one, for valid.
         allow_real: Take a user's floats outside [0, 1] as real numbers (`continuous`), not as a mistake. This is what a

@@ -43,7 +43,9 @@ class Folder:
         likelihoods: L_k of each evaluated image, arrays by split.
         log: a row an epoch.
         weights: the final weights; beside them `checksum`, which `sha256sum --check` reads as well.
-        checkpoints, plots, tensorboard: folders.
+        checkpoints: a folder, to continue an interrupted run.
+        plots: a folder of PNG files.
+        tensorboard: a folder of TensorBoard's files.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
