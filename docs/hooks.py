@@ -15,8 +15,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = (
-    "README.md", "CONTRIBUTING.md", "LICENSE", "docs/*.md", "iwae/**/*.py", "benchmarks/*.py", "results/*.*", "results/*/*.json",
-    "results/*/log.csv", "results/*/plots/*.png",
+    "README.md", "CONTRIBUTING.md", "LICENSE", "docs/*.md", "iwae/**/*.py", "benchmarks/*.py", "results/*.*",
+    "results/*/*.json", "results/*/log.csv", "results/*/plots/*.png",
 )  # fmt: skip
 
 
