@@ -31,7 +31,7 @@ def experiment() -> Experiment:
             # Network, from the data upwards
             latent_units=(2,),  # units of each stochastic layer ((50,); (100, 50) for two layers)
             hidden_units=((200, 200),),  # tanh units below each (((200, 200),); ((200, 200), (100, 100)) for two)
-            likelihood="bernoulli",  # bernoulli for binary pixels, gaussian for real numbers (bernoulli)
+            likelihood="bernoulli",  # gaussian for real numbers, discretized_logistic for 8 bits (bernoulli)
         ),
         training=Training(
             learning_rate=1e-3,  # of the first epoch (0.001)

@@ -117,8 +117,8 @@ class Data(Section):
     """Examples an update. Paper: 20."""
 
     binarization: Literal["stochastic", "fixed", "threshold", "none"] = "stochastic"
-    """How grey values become binary pixels: drawn anew each time an image is used (stochastic), drawn once (fixed),
-    cut at 1/2 (threshold), or left as they are (none; what is continuous or binary already). Paper: stochastic."""
+    """How grey values become binary pixels: drawn anew each time an image is used (stochastic), drawn once (fixed), cut
+    at 1/2 (threshold), or left as they are (none; what is continuous, 8-bit or binary already). Paper: stochastic."""
 
     path: Path | None = None
     """Folder of the downloaded datasets. None: the environment variable IWAE_DATA_DIR, else the cache folder of the

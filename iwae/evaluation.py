@@ -256,7 +256,8 @@ def evaluate(
         "effective_sample_size": mean["effective_sample_size"],
     }
     if model.likelihood == "discretized_logistic":
-        summary["bits_per_dimension"] = summary["nll"] / (model.input_dim * math.log(2))
+        known = np.count_nonzero(~np.isnan(images)) / len(images)  # of an image
+        summary["bits_per_dimension"] = summary["nll"] / (known * math.log(2))
     if settings.remove_inactive_units:
         summary["nll_active_units_only"] = summary["nll"]
         if not all(units.all() for units in active):

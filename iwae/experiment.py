@@ -231,7 +231,10 @@ def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:
     Of the model's parameters only those that are not the defaults: another version may have more of them.
     """
     model = {name: value for name, value, _ in differences(experiment.model, config.Model())}
-    parts = [experiment.seed, experiment.data.batch_size, experiment.data.binarization, model, dataset.fingerprint]
+    data = experiment.data
+    parts: list[Any] = [experiment.seed, data.batch_size, data.binarization, model, dataset.fingerprint]
+    if experiment.model.network == "conv":  # to which the same values in other rows are other images
+        parts.append(dataset.image_shape)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -164,7 +164,7 @@ class IWAE(keras.Model):
         self._network = network
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor, as JSON has them, but for the moments of the data: they are in the weights.
+        """Arguments of the constructor and `missing`, as JSON has them; the moments of the data are in the weights.
 
         Raises:
             ValueError: the objective is not registered (`iwae.bounds.register`).
@@ -175,7 +175,7 @@ class IWAE(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "IWAE":
-        network, missing = config.pop("network"), config.pop("missing")
+        network, missing = config.pop("network"), config.pop("missing", False)
         if network is not None:
             network = keras.saving.deserialize_keras_object(network, custom_objects)
         model = cls(network=network, **config)

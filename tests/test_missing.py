@@ -9,9 +9,10 @@ from scipy import special, stats
 from tiny import experiment
 
 import iwae
-from iwae import batches, verbs
+from iwae import batches, evaluation, verbs
 from iwae.data.loading import load_dataset
 from iwae.data.users_file import of_arrays
+from iwae.diagnostics import tightness
 from iwae.model import IWAE
 
 D = 6
@@ -81,6 +82,30 @@ def test_bernoulli_pixels_that_are_missing_count_nothing():
     logits = reference.network(weights, "p_x", "logits", samples[0])
     each = filled * special.log_expit(logits) + (1 - filled) * special.log_expit(-logits)
     np.testing.assert_allclose(terms.log_likelihood, (each * known).sum(-1), atol=1e-4)
+
+
+def test_8_bit_values_that_are_missing_count_nothing():
+    model, x = a_model("discretized_logistic"), holes(np.random.default_rng(1).integers(0, 256, (5, D)) / 255)
+    known, z = ~np.isnan(x), tf.random.stateless_normal([4, 5, 3], (1, 2))
+    of_each = [
+        model.decode(z).log_prob(np.where(np.arange(D) == d, x[:, d : d + 1], 0.5), np.arange(D) == d) for d in range(D)
+    ]
+    expected = sum(np.where(known[:, d], values, 0) for d, values in enumerate(of_each))
+    np.testing.assert_allclose(model.log_likelihood(tf.constant(x, tf.float32), z), expected, rtol=1e-4)
+    summary, _ = evaluation.evaluate(model, np.float32(x), iwae.Evaluation(k=5, remove_inactive_units=False), 1, None)
+    assert summary["bits_per_dimension"] == pytest.approx(summary["nll"] / (known.sum() / 5) / np.log(2))
+
+
+def test_the_bracket_is_of_the_values_that_are_known():
+    """log p of fewer binary pixels is nearer to zero."""
+    model = a_model("bernoulli")
+    missing = np.tile(np.arange(D) > 0, (4, 1))
+    found = {
+        name: tightness.bidirectional(model, 4, 20, 20, 2, 1, missing=m) for name, m in (("", None), ("one", missing))
+    }
+    assert np.all(found["one"]["l_k"] > found[""]["l_k"] + 0.5) and np.all(
+        found["one"]["lower"] > found[""]["lower"] + 0.5
+    )
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

@@ -22,6 +22,7 @@ from iwae.cli import table
 from iwae.config import ConfigError, Experiment
 from iwae.runs.folder import Busy, Folder, RunError
 from iwae.runs.process import OUTPUT, Child, Interrupted, handled_by
+from iwae.runs.run import is_finished
 
 SECONDS_BETWEEN_LOOKS = 5.0  # at a run that another process works on
 _SECONDS_A_TURN = 0.2
@@ -144,7 +145,7 @@ class Pool:
             try:
                 folder.path.mkdir(parents=True, exist_ok=True)  # opened() would take a new one away again
                 with folder.opened():  # cheaper than a process that finds it locked
-                    finished = folder.is_finished(job.experiment)
+                    finished = is_finished(folder, job.experiment)
             except Busy:
                 self._leave(job)
                 continue

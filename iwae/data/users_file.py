@@ -50,7 +50,8 @@ def of_arrays(given: Dataset | Mapping[str, ArrayLike], allow_real: bool) -> Dat
         arrays = {f"x_{split}": np.reshape(getattr(given, split), (-1, *shape)) for split in SPLITS}
         labels = {f"y_{split}": y for split, y in given.labels.items() if y is not None}
         arrays |= {key: names[y] if given.classes else y for key, y in labels.items()}
-        return dataclasses.replace(_dataset(ARRAYS, arrays, allow_real, given.name), log_density=given.log_density)
+        dataset = _dataset(ARRAYS, arrays, allow_real, given.name)
+        return dataset if dataset.missing else dataclasses.replace(dataset, log_density=given.log_density)
     if not isinstance(given, Mapping) or not set(given) <= set(KEYS):
         found = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
         raise DatasetError(f"expected a Dataset or a dictionary of {', '.join(KEYS)}, got {found}")
@@ -119,15 +120,20 @@ def _plain(y: Array) -> Array:
 
 def _table(path: Path, allow_real: bool) -> dict[str, Array]:
     read = named("pandas:read_csv")
-    headless = read(path, header=None, nrows=1).select_dtypes(exclude="number").empty
+    first = read(path, header=None, nrows=1)
+    numbered = (first == np.arange(first.shape[1])).all(axis=None)  # a header that pandas made
+    headless = first.select_dtypes(exclude="number").empty and not numbered
     table = read(path, header=None if headless else 0, index_col=False)
     y = table.pop("label").to_numpy() if "label" in table else None
     split = table.pop("split").to_numpy() if "split" in table else np.full(len(table), "")
     for name, words in table.select_dtypes(exclude="number").items():
         hint = "(classes stand in a column that is called label)"
         raise DatasetError(f"{path}: column {name}: expected numbers {hint}, got {next(iter(words), None)!r}")
-    # Integers are grey values, unless the data are real numbers: these stay as they are.
-    return _in_splits(path, table.to_numpy(float if allow_real else None), y, split)
+    x = table.to_numpy(float if allow_real else None)
+    # Integers are grey values, unless the data are real numbers; an empty cell makes pandas take them for floats.
+    if not allow_real and x.dtype.kind == "f" and np.isnan(x).any() and np.nanmax(x) > 1 and (x % 1 > 0).sum() == 0:
+        x = np.where((x >= 0) & (x <= 255), x / 255, x)
+    return _in_splits(path, x, y, split)
 
 
 def _pictures(path: Path) -> dict[str, Array]:

@@ -129,15 +129,25 @@ def simulate(model: IWAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bidirectional(
-    model: IWAE, n: int, k: int, steps: int, chains: int, seed: int, label: str | None = None
+    model: IWAE,
+    n: int,
+    k: int,
+    steps: int,
+    chains: int,
+    seed: int,
+    label: str | None = None,
+    missing: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Bidirectional Monte Carlo on n examples simulated from the model: the truth lies between two averages.
+
+    `missing` [n, D]: the values that are then taken away from each; its noise stays a draw from its posterior.
 
     Returns:
         Arrays [n]: "lower" (AIS forwards) and "upper" (backwards from an exact draw of the posterior), whose means are
         below and above log p(x), and "l_k" on the same examples.
     """
     images, draws = simulate(model, n, seed)
+    images = images if missing is None else np.where(missing, np.nan, images)
     forwards = annealing.sample(model, images, chains, steps, seed, label=label and f"{label}, simulated")
     backwards = annealing.sample(
         model,
@@ -217,7 +227,7 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     images = test[evaluation.spread(len(test), settings.tightness_examples)]
     how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
     values = per_image(run.model, images, *how)
-    bracket = bidirectional(run.model, len(images), *how)
+    bracket = bidirectional(run.model, len(images), *how, missing=np.isnan(images))
     return summarize(values, bracket, settings), _figures(values, run.title, settings.k)
 
 

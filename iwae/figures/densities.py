@@ -148,20 +148,22 @@ def one_dimensional_of(run: Run, shown: OneDimensional) -> dict[str, Figure]:
 def of_table(run: Run) -> dict[str, Figure]:
     """Up to 2000 test examples beside as many samples of the model; none of images, or of a single real dimension."""
     data, log_density, seed = run.dataset.test, run.dataset.log_density, run.experiment.seed
-    data = data[~np.isnan(data).any(axis=1)]
+    complete, title = ~np.isnan(data).any(axis=1), run.title
+    if not complete.all():
+        data, title = data[complete], f"{title}; of the data the examples without missing values"
     wanted = run.experiment.model.likelihood == "gaussian" and data.shape[1] >= 2 and len(data)
     if run.dataset.image_shape or not wanted:
         return {}
     data = data[evaluation.spread(len(data), 2000)]
     draws = np.array(run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3)))
     if data.shape[1] > 2:
-        return {"pairs": pairs(data, draws, run.title)}
+        return {"pairs": pairs(data, draws, title)}
     truth = None
     if log_density is not None:
         x1, x2 = (np.linspace(*span(values), 201) for values in data.T)
         points = np.stack(np.meshgrid(x1, x2), axis=-1)
         truth = (x1, x2, log_density(points.reshape(-1, 2)).reshape(points.shape[:2]))
-    return {"two_dimensional_density": two_dimensional_density(data, draws, run.title, truth)}
+    return {"two_dimensional_density": two_dimensional_density(data, draws, title, truth)}
 
 
 def span(values: Array) -> tuple[float, float]:

@@ -96,7 +96,7 @@ def latent_histogram(
     edges = list(np.histogram_bin_edges(points, min(60, 5 + len(points) // 20)))
     axes.hist(parts, edges, stacked=True, color=colours, label=names)
     if len(parts) > 1:
-        figure.legend(loc="outside right center", title="class")
+        style.legend(figure, loc="outside right center", title="class")
     axes.set(xlabel="$z$", ylabel="examples")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -23,13 +23,15 @@ _OTHER_QUESTION = {
 def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
-    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK)]
+    conv = ("model.network", "model.channels")
+    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK, *conv)]
     result = {name: config.written(values[name]) for name in shown}
     result["data.name"], result["data.binarization"] = record.data, record.binarization
     if record.first:
         first = record.first.experiment.model
         result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
-    result["network"] = " - ".join(config.written(values[name]) for name in _NETWORK)
+    below = [" ".join(config.written(values[name]) for name in conv)] * (values["model.network"] == "conv")
+    result["network"] = " - ".join([*below, *(config.written(values[name]) for name in _NETWORK)])
     result["evaluation.k"] = str(record.test.get("k"))
     result[_DATA], result[_CHANGED] = record.fingerprint, "; ".join(record.changed)
     return dict(sorted(result.items()))

@@ -48,8 +48,8 @@ class Record:
 
     @property
     def data(self) -> str:
-        """The dataset; of a user's file, the name of the file."""
-        return os.path.basename(self.experiment.data.name)
+        """The dataset; of a user's file or folder, the name of that."""
+        return os.path.basename(self.experiment.data.name.rstrip("/"))
 
     @property
     def layers(self) -> int:

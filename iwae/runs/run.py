@@ -63,11 +63,19 @@ def finished(experiment: Experiment) -> str | None:
     if not folder.is_run():
         return None
     with folder.opened():
-        if not folder.is_finished(experiment):
-            return None
-        if experiment.data.name not in (*DATASETS, ARRAYS):  # a user's file may have changed
-            folder.check_same_data(load_data(experiment).fingerprint)
-        return _summary(experiment, folder, folder.current_evaluation())
+        return _summary(experiment, folder, folder.current_evaluation()) if is_finished(folder, experiment) else None
+
+
+def is_finished(folder: Folder, experiment: Experiment) -> bool:
+    """Whether nothing is left to do of a run, in a folder that is open.
+
+    Raises:
+        ConfigError, RunError: as `iwae.run`; a user's file may have changed.
+    """
+    done = folder.is_finished(experiment)
+    if done and experiment.data.name not in (*DATASETS, ARRAYS):
+        folder.check_same_data(load_data(experiment).fingerprint)
+    return done
 
 
 def _title(experiment: Experiment) -> str:
@@ -135,7 +143,7 @@ def load_data(experiment: Experiment, given: Own | None = None) -> loading.Datas
             f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
         )
     if dataset.missing:
-        share = f"{100 * dataset.missing:.2g} % of the values are missing (NaN)"
+        share = f"{100 * dataset.missing:.3g} % of the values are missing (NaN)"
         warnings.warn(f"{share}: likelihoods and bounds are those of the others", stacklevel=2)
     if dataset.kind == "grey" and data.binarization == "none" and experiment.model.likelihood == "bernoulli":
         warnings.warn("grey values as Bernoulli targets: the bounds are not log likelihoods", stacklevel=2)

@@ -169,3 +169,19 @@ def test_a_dataset_that_was_cut_has_its_own_fingerprint():
 def test_wrong_arrays(given, message):
     with pytest.raises(ValueError, match=message):
         of_arrays(given, False)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_header_of_numbers_is_no_example(tmp_path, header):
+    """As pandas writes the columns of an array."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 4))
+    pd.DataFrame(x).to_csv(tmp_path / "x.csv", index=False, header=header)
+    data = load_dataset(tmp_path / "x.csv")
+    assert sum(len(getattr(data, split)) for split in ("train", "valid", "test")) == 30
+
+
+def test_grey_values_with_an_empty_cell_are_grey_values(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + "51,255\n,102\n" * 9)
+    data = load_dataset(tmp_path / "x.csv")
+    assert data.kind == "grey" and set(data.train[~np.isnan(data.train)]) == {np.float32(0.2), np.float32(0.4), 1}
+    assert data.missing == pytest.approx(1 / 4)
