@@ -235,7 +235,7 @@ def test_killed_and_continued_runs_give_the_numbers_of_one_after_the_other(
     start: Start, nodes: Any, results: Path
 ) -> None:
     words = (
-        "--grid seed 1 2 --model.k 5 --training.epochs 20 --training.checkpoint-seconds 0.1 --evaluation.k 20 "
+        "--grid seed 1 2 --model.k 5 --training.epochs 6 --training.checkpoint-seconds 0.1 --evaluation.k 20 "
         "--training.updates-per-call 8 --evaluation.examples 100 --tasks train evaluate --threads-per-run 1"
     ).split()
     command = (ROOT / "experiments.py", *words, "--results-dir")
@@ -262,10 +262,12 @@ def test_killed_and_continued_runs_give_the_numbers_of_one_after_the_other(
     for folder in (first, second):
         other = results.with_name("alone") / folder.name
         environment = json.loads((folder / "experiment.json").read_text())["environment"]
-        assert environment["threads"] == 1 and environment["node"] and "stretches" not in environment
+        changed = set().union(*environment.get("stretches", []))
+        assert environment["threads"] == 1 and environment["node"]
+        assert changed <= {"from_update", "git_commit"}  # someone may commit meanwhile
         logs = [log.read(path / "log.csv") for path in (folder, other)]
         for row in (*logs[0], *logs[1]):
             del row["seconds"], row["images_per_second"]
-        assert len(logs[0]) == 20 and logs[0] == logs[1]
+        assert len(logs[0]) == 6 and logs[0] == logs[1]
         sums = [(path / "model.weights.h5.sha256").read_text() for path in (folder, other)]
         assert sums[0] == sums[1]
