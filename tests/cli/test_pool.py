@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from iwae import config
 from iwae.cli import pool, table
-from iwae.config import Experiment, Training
+from iwae.config import Data, Experiment, Training
 from iwae.runs import log
 from iwae.runs.folder import Folder
 
@@ -206,6 +207,19 @@ def test_other_parameters_in_the_folder_of_a_finished_run_are_refused(start: Sta
     process = start(1, "a-ok")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "holds a run with other parameters (seed was 2, is 123)" in err
+
+
+def test_a_finished_run_of_a_file_that_changed_is_told(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    np.savez(tmp_path / "x.npz", x_train=np.eye(4), x_test=np.eye(4))
+    data = Data(name=str(tmp_path / "x.npz"), batch_size=1)
+    experiment = Experiment("a-ok", results_dir=str(results), data=data)
+    folder = finished(results, experiment)
+    values = config.to_dict(experiment) | {"environment": {"dataset_fingerprint": "another"}}
+    (folder / "experiment.json").write_text(json.dumps(values))
+    assert pool.Pool([experiment], print).run() == 1
+    assert "expected the data that the run was trained on" in capsys.readouterr().err
 
 
 def test_locks_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
