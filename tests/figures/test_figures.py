@@ -13,6 +13,7 @@ import test_posterior_figures
 from matplotlib.figure import Figure
 
 from iwae import config
+from iwae.data import users_file
 from iwae.diagnostics import plot
 from iwae.figures import curves, densities, latent, pictures, style
 from iwae.model import IWAE
@@ -84,17 +85,6 @@ print([name for name in {unwanted} if name in sys.modules], settings() == before
 # ---- of a run: a model that was never trained will do ----
 
 
-@dataclasses.dataclass
-class Data:
-    """A dataset of a few examples."""
-
-    test: np.ndarray
-    image_shape: tuple[int, int] | None
-    labels: dict[str, np.ndarray | None]
-    name: str = "few"
-    log_density: None = None
-
-
 def run_of(folder: Path, likelihood: str, test: np.ndarray, latent_units: tuple[int, ...]) -> Run:
     hidden = ((4,),) * len(latent_units)
     grey = likelihood == "bernoulli"
@@ -102,11 +92,13 @@ def run_of(folder: Path, likelihood: str, test: np.ndarray, latent_units: tuple[
     experiment = config.Experiment(
         "few", data=config.Data("few.npz", binarization="none"), model=config.Model(**values)
     )
-    data = Data(test, (3, 4) if grey else None, {"test": np.arange(len(test)) % 4 if grey else None})
+    x = test.reshape(-1, 3, 4) if grey else test
+    labels = {"y_test": np.arange(len(test)) % 4} if grey else {}
+    data = users_file.of_arrays({"x_train": x, "x_test": x, **labels}, allow_real=not grey)
     (folder / "log.csv").write_text(
         "epoch,updates,learning_rate,train_bound,valid_bound,seconds,images_per_second\n1,13,0.001,-40,-39,1.5,800\n"
     )
-    return Run(experiment, Folder(folder), data, IWAE(test.shape[1], **values), {})  # type: ignore[arg-type]
+    return Run(experiment, Folder(folder), data, IWAE(test.shape[1], **values), {})
 
 
 def posteriors(how: str, ending: str = "") -> set[str]:
