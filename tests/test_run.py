@@ -199,6 +199,8 @@ def test_a_task_with_its_own_parameters_leaves_the_run_as_it_is(copied, capsys):
     assert re.search(r"tightness, 2 test examples, in nats:\n  L_3 -\d+\.\d\d \+- .*annealed.*\n.*L_3.*\n  Pareto", out)
     assert re.search(r"gradient, 2 test examples:\n  estimator +k = +1 +2\n  reparameterized +encoder +\d", out)
     assert finished(made) is not None  # nothing is left to do: no L_5000 is measured anew
+    recorded = Folder(folder).read_experiment()
+    assert recorded.tasks == ("train", "evaluate", "plot", "tightness", "snr") and finished(recorded) is not None
 
 
 @pytest.mark.parametrize(

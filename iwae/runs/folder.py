@@ -210,14 +210,17 @@ class Folder:
     def with_kept_parameters(self, experiment: Experiment, of_others: bool = False) -> Experiment:
         """The experiment, with the parameters of tasks that are not asked for as they are here.
 
-        `of_others`: also those of which another task is the first owner; a task writes down which it was done with.
+        `of_others`: also those of which another task is the first owner; a task writes down which it was done with. And
+        tasks that are added to a finished run join those that are here.
         """
         if not self.is_run():
             return experiment
-        asked = set(experiment.tasks)
-        found = differences(self.read_experiment(), experiment)
+        asked, recorded = set(experiment.tasks), self.read_experiment()
+        found = differences(recorded, experiment)
         owners = {name: set(tasks[:1] if of_others else tasks) for name, tasks in config.TASK_PARAMETERS.items()}
         kept = {name: here for name, here, _ in found if name in owners and not asked & owners[name]}
+        if of_others and "train" not in asked:
+            kept["tasks"] = [task for task in config.TASK_NAMES if task in asked.union(recorded.tasks)]
         return config.replace(experiment, kept)
 
     def check_whole(self) -> None:
