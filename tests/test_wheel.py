@@ -1,4 +1,4 @@
-"""The built wheel in an empty environment: everything a user needs is in it."""
+"""The built wheel in an empty environment: everything a user needs is in it, and does what a user would try."""
 
 import os
 import shutil
@@ -37,3 +37,5 @@ def test_the_wheel_has_all_that_the_default_experiment_needs(tmp_path):
     assert "usage: datasets_download" in done(programs / "datasets_download", "--help")
     done(programs / "python", "experiments.py", "--training.stages", "1", "--evaluation.k", "50")
     assert (tmp_path / "results" / "digits_iwae_k50_stages1" / "plots" / "active_units.png").exists()
+    shutil.copy(ROOT / "tests" / "programs" / "trial.py", tmp_path)
+    assert done(programs / "python", "trial.py").count(": ok, ") == 7
