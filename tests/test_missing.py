@@ -177,7 +177,7 @@ def test_a_run_with_missing_pixels(tmp_path):
         "x_train": holes(digits.train[:200]).reshape(-1, 8, 8),
         "x_test": holes(digits.test[:30]).reshape(-1, 8, 8),
     }
-    with pytest.warns(UserWarning, match=r"39\.1 % of the values are missing \(NaN\): likelihoods and bounds are those"):
+    with pytest.warns(UserWarning, match=r"39\.1 % of the values are missing \(NaN\): likelihoods and bounds"):
         run = iwae.run(experiment(tmp_path), dataset=given)
     assert run.model.missing and np.isnan(run.images("test")).mean() > 0.3
     assert set(np.unique(run.images("test")[~np.isnan(run.images("test"))])) == {0, 1}
