@@ -42,12 +42,12 @@ def test_terms_of_the_log_weights_are_those_of_the_reference(depth, likelihood):
     terms = model.log_weight_terms(x, noise)
     weights = reference.weights_of(model)
     log_likelihood, log_prior, log_posterior, samples = reference.log_weight_terms(weights, x, noise)
-    np.testing.assert_allclose(terms.log_likelihood, log_likelihood, atol=1e-4)
+    np.testing.assert_allclose(terms.log_likelihood, log_likelihood, rtol=1e-5, atol=1e-4)
     for ours, theirs in ((terms.log_prior, log_prior), (terms.log_posterior, log_posterior), (terms.samples, samples)):
         assert len(ours) == len(theirs) == depth
         for one, other in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4)
-    np.testing.assert_allclose(terms.log_weights(), reference.log_weights(weights, x, noise), atol=1e-4)
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(terms.log_weights(), reference.log_weights(weights, x, noise), rtol=1e-5, atol=1e-4)
 
 
 def test_the_kl_term_has_the_weight_beta():
@@ -90,7 +90,7 @@ def test_encode_gives_samples_of_every_layer():
     noise = model.draw_noise(4, B, tf.constant([1, 2]))
     expected = reference.log_weight_terms(reference.weights_of(model), x, noise)[3]
     for one, other in zip(samples, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

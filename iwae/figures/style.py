@@ -7,6 +7,7 @@ Bounds, log densities and divergences are in nats; an epoch is one pass over the
 """
 
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def save(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     with files.replacing(path) as stream, matplotlib.rc_context(_STYLE):
         figure.savefig(stream, format=path.suffix[1:], dpi=DPI)
-    figure.clear()
+    with warnings.catch_warnings():  # matplotlib before 3.11 warns of its own limits where logarithmic axes are shared
+        warnings.simplefilter("ignore", UserWarning)
+        figure.clear()
 
 
 def save_all(figures: Mapping[str, Figure], folder: Path) -> None:

@@ -181,7 +181,7 @@ def task(values, bracket, monkeypatch):
 
     def do(**changes):
         monkeypatch.setattr(tightness, "per_image", lambda *_: values | changes)
-        monkeypatch.setattr(tightness, "bidirectional", lambda *_: bracket)
+        monkeypatch.setattr(tightness, "bidirectional", lambda *_, **__: bracket)
         settings = types.SimpleNamespace(tightness_examples=IMAGES, **vars(SETTINGS))
         experiment = types.SimpleNamespace(evaluation=settings, seed=1)
         run = types.SimpleNamespace(
