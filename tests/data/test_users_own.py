@@ -68,7 +68,7 @@ WRONG_PICTURES = {
     "no train": (["test/a.png", "test/b.png"], "x_train is missing; expected x_train and x_test, found x_test"),
     "no picture": (["a.png", "b.png"], "b.png: expected an image; reading it gave: cannot identify image file"),
     "cut": (["a.png", "b.png"], "b.png: expected an image; reading it gave: "),
-    "16 bits": (["a.png", "b.png"], "b.png: expected 8 bits a pixel, got mode I;16"),
+    "16 bits": (["a.png", "b.png"], "b.png: expected 8 bits a pixel, got mode I"),
 }
 
 
