@@ -1,4 +1,4 @@
-"""Several runs of one command on a Ray cluster, each a task in a process of its own (Ray Core; `iwae[ray]`).
+"""Several runs of one command on a Ray cluster, each a task in a process of its own (Ray Core).
 
 The pool says what is next, as on one machine, and never hands out more than the nodes have room for. Ray finds the
 node, and starts a run again, there or on another one, when its process or its node died; it continues from its
@@ -24,7 +24,7 @@ from iwae.runs.process import Stopped, outcome
 try:
     import ray
 except ImportError:
-    raise ConfigError("cluster: expected the package ray, found none; pip install 'iwae[ray]'") from None
+    raise ConfigError("cluster: expected the package ray, found none; pip install ray") from None
 
 RETRIES = 10  # of a run whose process or node died; one that Ray stopped for its memory is started without limit
 _SECONDS_TO_ANSWER = 10.0

@@ -39,7 +39,7 @@ _CHOICES = {
         "Run each of the values: --grid model.k 1 5 50 --grid seed 1 2 3 are nine runs. A list is one value, 100,50.",
     ),
     "workers": ("N", "Of several runs, how many at a time, each in a process of its own; one if not given."),
-    "cluster": ("ADDRESS", "Run on a Ray cluster, HOST:PORT or auto, whose nodes share the results folder; iwae[ray]."),
+    "cluster": ("ADDRESS", "Run on a Ray cluster, HOST:PORT or auto, whose nodes share the results folder; needs Ray."),
     "cpus_per_run": ("NUMBER", "Cores of a node that a run on a cluster takes; if not given, --threads-per-run, or 1."),
     "gpus_per_run": ("NUMBER", "GPUs of a node that a run on a cluster takes, such as 0.1; none if not given."),
     "threads_per_run": (

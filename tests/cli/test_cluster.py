@@ -27,7 +27,7 @@ from iwae.config import ConfigError
 from iwae.runs import log
 
 SECONDS = 600  # for what takes seconds on an idle machine
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not here: pip install iwae[ray]")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not here: pip install ray")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "iwae.cli.cluster", raising=False)
     assert running.execute([tiny.TINY], cluster="auto") == 2
-    line = "error: cluster: expected the package ray, found none; pip install 'iwae[ray]'\n"
+    line = "error: cluster: expected the package ray, found none; pip install ray\n"
     assert capsys.readouterr().err == line
 
 
