@@ -258,7 +258,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
     if "evaluate" in left:
         run = _evaluated(run)
     if "plot" in left:
-        style.save_all(plot.figures_of(run), run.folder.plots)
+        style.save_all(plot.figures_of(run), run.folder)
     for task in config.TASKS:
         if task in left and "test" not in run.evaluation:
             raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
@@ -266,7 +266,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             module = importlib.import_module(f"iwae.diagnostics.{task}")
             entries, drawn = module.run(run)
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
-            style.save_all(drawn, run.folder.plots)  # before the entries, by which the task counts as done
+            style.save_all(drawn, run.folder)  # before the entries, by which the task counts as done
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
             print(*module.told(entries), sep="\n")
     return run

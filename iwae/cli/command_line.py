@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
-from iwae import config
+from iwae import config, printing
 from iwae.cli import predecessor, presets, sweeps
 from iwae.config import ConfigError, Experiment
 from iwae.sections import Kind, did_you_mean, flatten, join, kinds, shown, written
@@ -61,6 +61,7 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
 
     `experiment` makes the experiment that holds the defaults; called here so that a mistake in it is told in one line.
     """
+    printing.may_get_lost()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         experiments, notes = plan(arguments, _made(experiment))
@@ -68,9 +69,6 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader of --help has gone; nothing is left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     from iwae.cli import running  # the lazy door to NumPy and TensorFlow

@@ -200,28 +200,25 @@ class Pool:
     def _say(self, job: Job, event: str) -> None:
         if not self._live.possible:
             number = self._jobs.index(job) + 1
-            with contextlib.suppress(OSError):  # the reader may be gone; the runs go on
-                print(f"== {number}/{len(self._jobs)} {job.experiment.name}: {event}", flush=True)
+            print(f"== {number}/{len(self._jobs)} {job.experiment.name}: {event}", flush=True)
 
     def _draw(self) -> None:
-        with contextlib.suppress(OSError):
-            self._live.draw(self._rows())
+        self._live.draw(self._rows())
 
     def _rows(self) -> list[tuple[Experiment, str]]:
         return [(job.experiment, job.state) for job in self._jobs]
 
     def _tell_the_end(self) -> None:
         done = sum(job.state == "done" for job in self._jobs)
-        with contextlib.suppress(OSError):
-            self._live.clear()
-            print(*table.lines(self._rows(), ended=True), sep="\n")
-            going_on = "; the same command continues" if self._signals else ""
-            print(f"== {done} of {len(self._jobs)} runs are done{going_on}", flush=True)
-            for job in self._jobs:
-                if job.state == "failed":
-                    output = Path(job.experiment.run_dir, OUTPUT)
-                    more = f" (see {output})" if output.exists() else ""
-                    print(f"failed: {job.experiment.name}: {job.reason}{more}", file=sys.stderr)
+        self._live.clear()
+        print(*table.lines(self._rows(), ended=True), sep="\n")
+        going_on = "; the same command continues" if self._signals else ""
+        print(f"== {done} of {len(self._jobs)} runs are done{going_on}", flush=True)
+        for job in self._jobs:
+            if job.state == "failed":
+                output = Path(job.experiment.run_dir, OUTPUT)
+                more = f" (see {output})" if output.exists() else ""
+                print(f"failed: {job.experiment.name}: {job.reason}{more}", file=sys.stderr)
 
 
 def lock_fails(folder: Path) -> str | None:

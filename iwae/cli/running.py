@@ -3,7 +3,6 @@
 Imported when something is to be run, since it needs NumPy; TensorFlow comes with `iwae.run`.
 """
 
-import contextlib
 import functools
 import sys
 from collections.abc import Sequence
@@ -56,8 +55,7 @@ def execute(
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt as error:
         if not getattr(error, "told", False):
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                print("\nstopped; the same command continues", file=sys.stderr)
+            print("\nstopped; the same command continues", file=sys.stderr)
         return getattr(error, "exit_status", 130)
     return 0
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iwae import printing
 from iwae.data.cache import cache_dir, defect
 from iwae.data.catalogue import CATALOGUE, DatasetError, RemoteFile, named
 from iwae.files import left_behind
@@ -140,6 +141,7 @@ def main(arguments: Sequence[str] | None = None, wait: float = 1.0) -> int:
     Returns:
         Exit status: 0, 1 if a dataset failed, 2 for wrong usage, 130 if interrupted.
     """
+    printing.may_get_lost()
     known = [name for name, entry in CATALOGUE.items() if entry.files]
     parser = argparse.ArgumentParser(
         prog="datasets_download", description="Fetch datasets into the cache, verified; nothing is fetched twice."

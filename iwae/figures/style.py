@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from iwae import files
-from iwae.runs.folder import LAST_PLOT
+from iwae.runs.folder import LAST_PLOT, WEIGHTS, Folder
 from iwae.runs.run import Run
 
 Array = np.ndarray
@@ -45,24 +45,27 @@ _STYLE: dict[Any, Any] = {
 styled = matplotlib.rc_context(_STYLE)
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path, **notes: str) -> None:
     """Writes a figure and clears it; an existing file stays whole until the new one is.
 
-    The folder must exist; the ending of `path` says the format.
+    The folder must exist; the ending of `path` says the format. A PNG file takes notes, texts by a name.
     """
     path = Path(path)
     with files.replacing(path) as stream, matplotlib.rc_context(_STYLE):
-        figure.savefig(stream, format=path.suffix[1:], dpi=DPI)
+        figure.savefig(stream, format=path.suffix[1:], dpi=DPI, metadata=notes or None)
     with warnings.catch_warnings():  # matplotlib before 3.11 warns of its own limits where logarithmic axes are shared
         warnings.simplefilter("ignore", UserWarning)
         figure.clear()
 
 
-def save_all(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Writes figures as `folder`/NAME.png; other files there stay, and `LAST_PLOT` is written last."""
-    folder.mkdir(exist_ok=True)
+def save_all(figures: Mapping[str, Figure], folder: Folder) -> None:
+    """Writes figures as NAME.png among the plots of a run, each with the checksum of the weights it was drawn from.
+
+    Other files there stay, and `LAST_PLOT` is written last.
+    """
+    folder.plots.mkdir(exist_ok=True)
     for name in sorted(figures, key=lambda name: name == LAST_PLOT):
-        save(figures[name], folder / f"{name}.png")
+        save(figures[name], folder.plots / f"{name}.png", **{WEIGHTS: folder.recorded_checksum() or "not known"})
 
 
 def figure(

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from iwae import files
+from iwae import files, printing
 from iwae.figures import style
 from iwae.report import markdown
 from iwae.report.curves import curves
@@ -39,6 +39,7 @@ def between_markers(text: str, content: str, name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
+    printing.may_get_lost()
     parser = argparse.ArgumentParser(prog="python -m iwae.report", description="Tables of runs.")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or its name (default: all)")
     parser.add_argument("--results_dir", default="results", help="folder that holds the runs (default: results)")

@@ -22,7 +22,7 @@ from iwae.sections import ConfigError, differences, shown
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
 LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
 LENGTHS = ("training.stages", "training.epochs")
-WEIGHTS = "weights_sha256"  # in evaluation.json: of the weights that a split was measured with
+WEIGHTS = "weights_sha256"  # in evaluation.json and in plots: of the weights that they were made with
 
 
 class RunError(RuntimeError):
@@ -121,6 +121,15 @@ class Folder:
             if weights is None or entries.get(WEIGHTS, weights) == weights
         }
 
+    def has_current_plots(self) -> bool:
+        """Whether all plots are there, drawn from the weights that are here; early ones do not say so and count."""
+        try:
+            picture = (self.plots / f"{LAST_PLOT}.png").read_bytes()
+        except OSError:
+            return False
+        weights, note = self.recorded_checksum(), f"tEXt{WEIGHTS}\0".encode()  # as PNG has it
+        return weights is None or note not in picture or note + weights.encode() in picture
+
     # ---- writing ----
 
     def write_experiment(self, experiment: Experiment, environment: Mapping[str, Any]) -> None:
@@ -186,7 +195,7 @@ class Folder:
             "train": True,
             "evaluate": set(evaluation) == set(experiment.evaluation.splits)
             and all(entries["k"] == experiment.evaluation.k for entries in evaluation.values()),
-            "plot": (self.plots / f"{LAST_PLOT}.png").exists(),
+            "plot": self.has_current_plots(),
             **{name: task.key in test for name, task in config.TASKS.items()},
         }
         return {task for task in experiment.tasks if not done[task]}

@@ -45,9 +45,21 @@ def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path: Path, monkey
 
 def test_the_last_plot_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(style, "save", lambda figure, path: written.append(path.name))
-    style.save_all({LAST_PLOT: Figure(), "a": Figure(), "z": Figure()}, tmp_path / "plots")
+    monkeypatch.setattr(style, "save", lambda figure, path, **notes: written.append(path.name))
+    style.save_all({LAST_PLOT: Figure(), "a": Figure(), "z": Figure()}, Folder(tmp_path))
     assert written == ["a.png", "z.png", f"{LAST_PLOT}.png"]
+
+
+def test_plots_of_other_weights_do_not_count(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write_weights(b"these")
+    assert not folder.has_current_plots()
+    style.save_all({LAST_PLOT: test_pictures.samples(2)}, folder)
+    assert folder.has_current_plots()
+    folder.write_weights(b"those")
+    assert not folder.has_current_plots()
+    style.save(test_pictures.samples(2), folder.plots / f"{LAST_PLOT}.png")
+    assert folder.has_current_plots()  # of an early version
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from iwae import printing
 from iwae.cli import pool
 from iwae.config import ConfigError, Experiment, Training
 from iwae.runs.folder import Folder, RunError
@@ -75,6 +76,7 @@ def experiment(results: str, word: str) -> Experiment:
 
 
 if __name__ == "__main__":
+    printing.may_get_lost()  # as the command does
     pool.SECONDS_BETWEEN_LOOKS = 0.1
     results, workers, *words = sys.argv[1:]
     experiments = [experiment(results, word) for word in words]
