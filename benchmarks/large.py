@@ -14,11 +14,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
@@ -31,37 +28,17 @@ BATCHES, SAMPLES = (20, 100, 500, 2000), (1, 50)
 MEMORY = [(50, 20), (500, 20), (5000, 20), (5000, 40), (5000, 80)]  # k, batch
 
 
-def prepare(case: Case, batch: int) -> tuple[Any, Callable[[], float]]:
-    """`timing.prepare` for any batch size; compiled."""
-    from iwae.benchmark import timing  # after TensorFlow's start, here and below
-
-    usual, timing.BATCH = timing.BATCH, batch
-    model, update = timing.prepare(case)
-    update()  # the batch size is read when it first runs
-    timing.BATCH = usual
-    return model, update
-
-
 def speed(rounds: int) -> Iterator[list[str]]:
     device.start_tensorflow()
-    from iwae.benchmark import timing
+    from iwae.benchmark import timing  # after TensorFlow's start, here and below
 
-    rate = timing.matrix_product_rate()
-    sizes = [(k, batch) for k in SAMPLES for batch in BATCHES]
-    prepared = {(k, batch): prepare(Case("train", 1, k), batch) for k, batch in sizes}
-    seconds: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
-    floors: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
-    for _ in range(rounds):
-        for (k, batch), (model, update) in prepared.items():
-            before = rate()
-            seconds[k, batch].append(update())
-            operations = timing.arithmetic(Case("train", 1, k), model) * batch / timing.BATCH
-            floors[k, batch].append(2 * operations / (before + rate()))
+    cases = [Case("train", 1, k, batch=batch) for k in SAMPLES for batch in BATCHES]
+    rows = {(row["k"], row["batch"]): row for row in timing.measure(cases, rounds)}
     yield ["k", "batch", "images a second", "an update", "x floor", "beside batch 20"]
-    for k, batch in sizes:
-        taken, ratio = np.median(seconds[k, batch]), np.median(np.divide(seconds[k, batch], floors[k, batch]))
-        gain = batch / taken / (BATCHES[0] / np.median(seconds[k, BATCHES[0]]))
-        yield [f"{k}", f"{batch}", f"{batch / taken:,.0f}", f"{1e3 * taken:.3g} ms", f"{ratio:.2f}", f"{gain:.2f}"]
+    for (k, batch), row in rows.items():
+        each, ratio = row["ms_per_update"], row["ratio_to_floor"]
+        gain = batch / each / (BATCHES[0] / rows[k, BATCHES[0]]["ms_per_update"])
+        yield [f"{k}", f"{batch}", f"{1e3 * batch / each:,.0f}", f"{each:.3g} ms", f"{ratio:.2f}", f"{gain:.2f}"]
 
 
 def memory(gib: float) -> Iterator[list[str]]:

@@ -1,15 +1,17 @@
 """An experiment from start to end: open the folder, load, build, train, then the tasks in order."""
 
+import contextlib
 import hashlib
 import importlib
 import json
 import platform
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from iwae import bounds, config, convolutions, evaluation, hardware, training
 from iwae.config import ConfigError, Experiment
@@ -53,7 +56,7 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
     if dataset is not None:
         experiment = config.replace(experiment, {"data.name": ARRAYS})
     folder = Folder(experiment.run_dir)
-    with folder.opened(), Signals() as signals:
+    with folder.opened(), Signals() as signals, _lack_of_memory_told(folder):
         redo = "train" not in experiment.tasks
         accepted: list[str] = []
         if not experiment.overwrite:
@@ -216,6 +219,18 @@ def _train(
         folder.write_weights(file.read_bytes())
     if signals.received:  # in the last block of updates
         raise Interrupted(signals.received)
+
+
+@contextlib.contextmanager
+def _lack_of_memory_told(folder: Folder) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        asked = re.search(r"allocate ([\d.]+ ?\w+)", str(error))  # TensorFlow's and NumPy's words
+        raise RunError(
+            f"{folder}: expected more memory{f' (for {asked[1]} at once)' if asked else ''}; what an update needs "
+            "grows with data.batch_size times model.k, and several runs at a time need it several times"
+        ) from None
 
 
 def _restorable(folder: Folder, identity: str) -> None:

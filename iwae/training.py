@@ -11,10 +11,11 @@ import functools
 import gc
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from iwae import batches, callbacks, hardware, progress, rotated, schedule
 from iwae.callbacks import State, StopRequested
@@ -95,6 +96,7 @@ def train(
     ended: Exception | None = None
     _tell(progress.starting(str(folder), total, len(images), state.epoch, hardware.describe()))
     with (
+        _let_go_at_the_end(model, optimizer),
         callbacks.Curves(state, folder.tensorboard) as curves,
         progress.Bar(total * updates, "train", done, **variables) as bar,
     ):
@@ -134,19 +136,27 @@ def train(
                 )
             except callbacks.NonFiniteWeight as error:
                 ended = watch.error(str(error))
-            except (StopRequested, NonFiniteBound, OSError) as error:
+            except (StopRequested, NonFiniteBound, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
-    model.hold(None)
-    model.train_with(None)
-    if isinstance(optimizer, rotated.RotatedAdam):
-        model.compile(optimizer=optimizer.plain_adam())
-    if ended is not None:
-        gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
-        raise ended
+        if ended is not None:  # raised here, so that the bar ends as it stands
+            raise ended
     if state.stopped:
         _tell(f"stopped early, after epoch {state.epoch} of {total}: the bound on validation images rises no more")
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
+
+
+@contextlib.contextmanager
+def _let_go_at_the_end(model: IWAE, optimizer: keras.optimizers.Adam) -> Iterator[None]:
+    """Leaves the model without the training set, for the plain coordinates, however its training ends."""
+    try:
+        yield
+    finally:
+        model.hold(None)
+        model.train_with(None)
+        if isinstance(optimizer, rotated.RotatedAdam):
+            model.compile(optimizer=optimizer.plain_adam())
+        gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
 
 
 def _tell(line: str) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny import experiment
 
 import iwae
-from iwae import config, training
+from iwae import config, evaluation, training
 from iwae.data import loading
-from iwae.evaluation import importance_sample
 from iwae.experiment import build_model
 from iwae.runs import log
 from iwae.runs.folder import Folder, RunError
@@ -304,7 +304,7 @@ def test_the_likelihood_of_each_image_is_kept(done):
     assert -values.mean(dtype=np.float64) == pytest.approx(entry["nll"], rel=1e-12)
     assert binarization == entry["binarization"]
     x = result.images("test")[numbers]  # and they are those of these images
-    again = importance_sample(result.model, x, entry["k"], result.experiment.seed)["log_likelihood_bound"]
+    again = evaluation.importance_sample(result.model, x, entry["k"], result.experiment.seed)["log_likelihood_bound"]
     np.testing.assert_array_equal(values, again)
 
 
@@ -419,13 +419,36 @@ def test_batches_larger_than_the_data_are_refused(tmp_path):
 
 
 def test_a_bound_that_is_not_finite_is_told_in_one_line(tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise training.NonFiniteBound("the bound is not finite at update 7 (epoch 2)")
-
-    monkeypatch.setattr(training, "train", fail)
+    error = training.NonFiniteBound("the bound is not finite at update 7 (epoch 2)")
+    monkeypatch.setattr(training, "train", raising(error))
     with pytest.raises(iwae.RunError, match=r"^the bound is not finite at update 7 \(epoch 2\) \(run .*tiny\)$"):
         iwae.run(experiment(tmp_path))
     assert not (tmp_path / "tiny" / "model.weights.h5").exists()
+
+
+def test_a_lack_of_memory_is_told_in_one_line(tmp_path, capsys):
+    """As TensorFlow tells it in `fit`, and NumPy in an evaluation."""
+
+    def exhaust(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "Out of memory while trying to allocate 13.18GiB.\n\t[[x]]")
+
+    made = experiment(tmp_path, **{"tasks": ["train"], "training.updates_per_call": 4})
+    with pytest.raises(
+        iwae.RunError, match=r"^\S+tiny: expected more memory \(for 13\.18GiB at once\); .* data\.batch"
+    ):
+        iwae.run(made, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=exhaust)])
+    assert "train 100%" not in capsys.readouterr().err  # the bar stays where it was
+    iwae.run(made)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(iwae.RunError, match=r"memory \(for 72\.8 TiB at"):
+        patched.setattr(evaluation, "evaluate", raising(MemoryError("Unable to allocate 72.8 TiB for an array")))
+        iwae.run(config.replace(made, {"tasks": ["train", "evaluate"]}))
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 # ---- interruption ----

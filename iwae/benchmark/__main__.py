@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from iwae import device
-from iwae.benchmark.cases import KERNELS, QUICK, SCALING_K, Case, all_cases, parse_case
+from iwae.benchmark.cases import BATCH, KERNELS, QUICK, SCALING_K, Case, all_cases, parse_case
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -37,6 +37,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         train = row["case"] == "train"
         name = f"{row['case']}, {row['layers']} layer{'s' * (row['layers'] > 1)}, k = {row['k']}"
         name += f", {row['objective']}, {row['estimator']}" if train else ""
+        name += f", batch {row['batch']}" if train and row["batch"] != BATCH else ""
         milliseconds = row["ms_per_update"] if train else 1e3 * row["seconds_per_image"]
         low, high = row["quartiles_ms"]
         lines.append(
@@ -48,10 +49,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from iwae import hardware
-    from iwae.benchmark import timing
     from iwae.figures import curves, style
 
-    title = f"IWAE, one stochastic layer, MNIST's size, batch {timing.BATCH}, {hardware.describe()}"
+    title = f"IWAE, one stochastic layer, MNIST's size, batch {BATCH}, {hardware.describe()}"
     style.save(curves.time_against_k(rows, title), path)
 
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     parser.add_argument("--quick", action="store_true", help="a few cases, under a minute")
     parser.add_argument("--repeats", type=int, default=9, help="timed repeats of every case (default 9)")
-    parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]")
+    parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR[:BATCH]]]")
     parser.add_argument("--plot", metavar="FILE.png", help="draw time and peak memory against k, k = 1 ... 500")
     parser.add_argument("--kernels", action="store_true", help="count the instructions of an update, time nothing")
     options = parser.parse_args(arguments)

@@ -11,17 +11,18 @@ EVALUATION_K = 5000
 
 
 class Case(NamedTuple):
-    """One thing that is timed; written TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]] on the command line."""
+    """One thing that is timed; written TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR[:BATCH]]] on the command line."""
 
     task: str  # train, evaluate or start
     layers: int
     k: int
     objective: str = "iwae"
     estimator: str = "reparameterized"
+    batch: int = BATCH  # of an update
 
     def __str__(self) -> str:
-        parts = [self.task, self.layers, self.k]
-        return ":".join(map(str, parts + ([self.objective, self.estimator] if self.task == "train" else [])))
+        of_training = [self.objective, self.estimator, *([self.batch] if self.batch != BATCH else [])]
+        return ":".join(map(str, [self.task, self.layers, self.k, *(of_training if self.task == "train" else [])]))
 
 
 def all_cases() -> list[Case]:
@@ -45,11 +46,13 @@ QUICK = [Case("train", 1, 1), Case("train", 1, 50), Case("train", 1, 50, "iwae",
 def parse_case(text: str) -> Case:
     try:
         task, layers, k, *rest = text.split(":")
-        case = Case(task, int(layers), int(k), *rest)
+        case = Case(task, int(layers), int(k), *rest[:2], *map(int, rest[2:]))  # type: ignore[arg-type]  # two texts
         if case.task not in ("train", "evaluate", "start") or case.layers not in config.PAPER_NETWORKS:
             raise ValueError("of tasks there are train, evaluate and start, of layers 1 and 2")
         parameters: dict[str, Any] = {"k": case.k, "objective": case.objective, "estimator": case.estimator}
-        config.Experiment("benchmark", model=config.Model(**parameters, **config.PAPER_NETWORKS[case.layers]))
+        model = config.Model(**parameters, **config.PAPER_NETWORKS[case.layers])
+        config.Experiment("benchmark", model=model, data=config.Data(batch_size=case.batch))
     except (ValueError, TypeError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR]]: {error}") from None
+        form = "TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR[:BATCH]]]"
+        raise argparse.ArgumentTypeError(f"{text!r} is no {form}: {error}") from None
     return case

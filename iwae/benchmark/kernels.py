@@ -20,7 +20,7 @@ def optimized_program(case: Case) -> str:
     """The text of the training step of a case after XLA's passes for this machine's device."""
     model, _ = timing.build(case)
     step = tf.function(lambda indices: model.train_step((indices,)), jit_compile=True)
-    indices = tf.zeros([timing.rows_of_block(case), timing.BATCH], tf.int32)
+    indices = tf.zeros([timing.rows_of_block(case), case.batch], tf.int32)
     return step.experimental_get_compiler_ir(indices)(stage="optimized_hlo")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import batches, config, evaluation
-from iwae.benchmark.cases import BATCH, EXAMPLES, PIXELS, Case
+from iwae.benchmark.cases import EXAMPLES, PIXELS, Case
 from iwae.model import IWAE
 
 
@@ -39,8 +39,8 @@ def arithmetic(case: Case, model: IWAE) -> float:
     if case.task == "evaluate":
         return 2.0 * (image + case.k * sample)
     if case.estimator == "sampled":
-        return 2.0 * BATCH * (image + case.k * sample + 3 * (image + sample))
-    return 2.0 * BATCH * 3 * (image + case.k * sample)
+        return 2.0 * case.batch * (image + case.k * sample + 3 * (image + sample))
+    return 2.0 * case.batch * 3 * (image + case.k * sample)
 
 
 def matrix_product_rate(size: int = 2048, seconds: float = 0.1) -> Callable[[], float]:
@@ -62,7 +62,7 @@ def matrix_product_rate(size: int = 2048, seconds: float = 0.1) -> Callable[[], 
 def build(case: Case) -> tuple[IWAE, np.ndarray]:
     """The model of a case and the images that it is timed with."""
     generator = np.random.default_rng(1)
-    images = generator.random((EXAMPLES if case.task == "start" else 100 * BATCH, PIXELS), np.float32) * 0.3
+    images = generator.random((EXAMPLES if case.task == "start" else 100 * case.batch, PIXELS), np.float32) * 0.3
     model = IWAE(
         PIXELS,
         k=case.k,
@@ -100,8 +100,8 @@ def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
     rows = rows_of_block(case)
     # As `fit` calls it, which is not what `train_on_batch` does: its threads are others, with memory of their own.
     dataset = tf.data.Dataset.from_generator(
-        lambda: batches.index_blocks(len(images), BATCH, rows, seed=1),
-        output_signature=(tf.TensorSpec([None, BATCH], tf.int32),),
+        lambda: batches.index_blocks(len(images), case.batch, rows, seed=1),
+        output_signature=(tf.TensorSpec([None, case.batch], tf.int32),),
     ).prefetch(2)
     options = tf.data.Options()
     # The thread that tunes a dataset sleeps, longer each time, up to a minute; its end is waited for when we are done.
@@ -143,7 +143,7 @@ def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:
             "case": case.task,
             "layers": case.layers,
             "k": case.k,
-            "batch": BATCH if case.task == "train" else evaluation.batch_size(case.k),
+            "batch": case.batch if case.task == "train" else evaluation.batch_size(case.k),
             "objective": case.objective,
             "estimator": case.estimator,
             **unit,
@@ -163,7 +163,7 @@ def first_update(case: Case) -> dict[str, Any]:
     code += f"timing.child(timing.Case{tuple(case)!r}, float(sys.argv[1]))"
     command = [sys.executable, "-c", code, repr(time.time())]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {"case": case.task, "layers": case.layers, "k": case.k, "batch": BATCH, **json.loads(lines[-1])}
+    return {"case": case.task, "layers": case.layers, "k": case.k, "batch": case.batch, **json.loads(lines[-1])}
 
 
 def child(case: Case, started: float) -> None:
