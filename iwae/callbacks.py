@@ -4,12 +4,15 @@ Their order is that of `training.train`: time, bound on held-out images, log, cu
 finds what those before it left.
 """
 
+import contextlib
 import csv
+import errno
 import io
 import math
 import os
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams.api import hparams
 
 from iwae import files, progress, rng
 from iwae.batches import ResidentImages
 from iwae.model import IWAE
 from iwae.runs import checkpoints, log
+from iwae.runs.folder import Folder
 
 Logs = Mapping[str, Any]
 Row = dict[str, float]
@@ -176,26 +181,92 @@ class Curves(keras.callbacks.Callback):
     """Writes the curves of the log for TensorBoard into a folder; as a context manager it closes the file.
 
     Keras's own callback is not used: the process then grows by 5 kB an epoch.
+
+    Args:
+        state: whose log it is.
+        folder: of TensorBoard's files.
+        parameters: of the run, by their dotted names: TensorBoard compares runs by them.
+
+    Raises:
+        OSError: of writing, with the name of the folder.
     """
 
-    def __init__(self, state: State, folder: Path):
+    def __init__(self, state: State, folder: Path, parameters: Mapping[str, Any]):
         super().__init__()
-        # TensorFlow takes the names of files as UTF-8, whatever the locale says.
-        self._writer = tf.summary.create_file_writer(os.fsencode(folder).decode(errors="surrogateescape"))
-        self._state = state
+        self._state, self._folder = state, folder
+        with self._failures_told():
+            # TensorFlow takes the names of files as UTF-8, whatever the locale says.
+            self._writer = tf.summary.create_file_writer(os.fsencode(folder).decode(errors="surrogateescape"))
+        with self._writing():
+            plain = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in parameters.items()}
+            hparams(plain, trial_id=str(folder))
 
     def __enter__(self) -> "Curves":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext(), self._failures_told():
+            self._writer.close()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         row = self._state.log[-1]
-        with self._writer.as_default():
+        with self._writing():
             for name in ("train_bound", "valid_bound", "learning_rate", "images_per_second"):
                 # NumPy's numbers: TensorFlow keeps every Python number it was ever given, some 2 kB each.
                 tf.summary.scalar(name, np.float32(row[name]), step=np.int64(row["epoch"]))
+
+    def show(self, name: str, images: np.ndarray, epoch: int) -> None:
+        """Images [n, H, W, 1 or 3] of an epoch, values in [0, 1]."""
+        with self._writing():
+            tf.summary.image(name, images, step=np.int64(epoch), max_outputs=len(images))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._failures_told(), self._writer.as_default():
+            yield
+
+    @contextlib.contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = re.sub(r"^\{\{.*\}\} (.*; )?| \[Op:.*", "", str(error.message).splitlines()[0])  # the node, file
+            raise OSError(errno.EIO, reason, str(self._folder)) from None
+
+
+class Samples(keras.callbacks.Callback):
+    """Keeps images that the model makes while it learns, from the same noise each time, and shows them in TensorBoard.
+
+    It does so after epochs 1, 2, 4, 8, ... and the last one. Those after the epoch from which a run continues are made
+    again.
+
+    Args:
+        folder: of the run, whose `samples` grow.
+        total: epochs.
+        seed: of the noise.
+        image_shape: [H, W] or [H, W, 3].
+        curves: where they are shown.
+    """
+
+    COUNT = 10
+
+    def __init__(self, folder: Folder, total: int, seed: int, image_shape: Sequence[int], curves: Curves):
+        super().__init__()
+        self._folder, self._total, self._seed, self._curves = folder, total, seed, curves
+        self._shape = (self.COUNT, *image_shape, *(() if len(image_shape) == 3 else (1,)))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        epoch += 1
+        if not _is_power_of_two(epoch) and epoch != self._total:
+            return
+        images = self.model.sample(self.COUNT, (self._seed, 4)).numpy()
+        before = {e: kept for e, kept in self._folder.read_samples().items() if e < epoch and _is_power_of_two(e)}
+        self._folder.write_samples({**before, epoch: images})
+        self._curves.show("samples", np.clip(images, 0, 1).reshape(self._shape), epoch)
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 class EarlyStopping(keras.callbacks.Callback):

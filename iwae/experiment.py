@@ -32,7 +32,7 @@ from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Own, Run, load_data, prepared_images
-from iwae.sections import differences
+from iwae.sections import differences, flatten
 
 
 def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = (), dataset: Own | None = None) -> Run:
@@ -205,6 +205,8 @@ def _train(
                 beta_warmup_epochs=experiment.model.beta_warmup_epochs,
                 stop_requested=lambda: signals.received is not None,
                 run=_identity(experiment, dataset),
+                image_shape=dataset.image_shape,
+                parameters=flatten(experiment),
                 others=callbacks,
             )
     except training.StopRequested:

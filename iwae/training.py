@@ -11,7 +11,9 @@ import functools
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,6 +41,8 @@ def train(
     beta_warmup_epochs: int = 0,
     stop_requested: Callable[[], bool] = lambda: False,
     run: str = "",
+    image_shape: Sequence[int] | None = None,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     others: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains `model` under `config.Training`, or continues it from the newest checkpoint in `folder`.
@@ -51,10 +55,12 @@ def train(
         stochastic: binarize anew each time an image is used.
         batch: B.
         seed: of order, binarization and noise.
-        folder: of the run; gets `checkpoints/`, `log.csv` and `tensorboard/`.
+        folder: of the run; gets `checkpoints/`, `log.csv`, `tensorboard/` and, of images, `samples.npz`.
         beta, beta_warmup_epochs: weight of the KL term, reached linearly from 0 over so many epochs.
         stop_requested: asked after every block; once it says so, a checkpoint is written and training stops.
         run: says which run this is; a checkpoint of another one is refused.
+        image_shape: [H, W] or [H, W, 3] of what the model makes; None if that are no images.
+        parameters: of the run, by their dotted names, for TensorBoard.
         others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates.
 
     Raises:
@@ -97,7 +103,7 @@ def train(
     _tell(progress.starting(str(folder), total, len(images), state.epoch, hardware.describe()))
     with (
         _let_go_at_the_end(model, optimizer),
-        callbacks.Curves(state, folder.tensorboard) as curves,
+        callbacks.Curves(state, folder.tensorboard, parameters) as curves,
         progress.Bar(total * updates, "train", done, **variables) as bar,
     ):
         beside = [
@@ -115,6 +121,8 @@ def train(
             beside.insert(0, keras.callbacks.LearningRateScheduler(lambda e, _: schedule.learning_rate(settings, e)))
         if isinstance(optimizer, rotated.RotatedAdam):
             beside.insert(beside.index(watch), rotated.NewCoordinates(model, state, seed))
+        if image_shape is not None:
+            beside.insert(beside.index(curves) + 1, callbacks.Samples(folder, total, seed, image_shape, curves))
         if len(valid):
             beside.insert(beside.index(watch), callbacks.Validation(model, valid, seed))
         if settings.early_stopping_patience is not None:

@@ -24,6 +24,7 @@ def test_arithmetic_is_that_of_the_layers():
     assert {case: timing.arithmetic(case, model) for case in expected} == expected
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_an_object_a_line(capsys):
     assert program.main(["--quick", "--json", "--repeats", "1"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -135,6 +135,7 @@ def test_every_estimator_s_gradient_is_that_of_the_plain_layers_in_their_coordin
 ROTATED = {"optimizer": "rotated_adam", "schedule": "cosine", "epsilon": 1e-8, "first_k": 2, "first_k_epochs": 2}
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_the_uninterrupted_one(tmp_path):
     """With all of the fast protocol but the estimator. Its model can be saved and loaded as any."""
     model, rows = train(tmp_path / "whole", **ROTATED)

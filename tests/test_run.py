@@ -207,8 +207,8 @@ def test_a_task_with_its_own_parameters_leaves_the_run_as_it_is(copied, capsys):
     "schedule",
     [
         {},
-        {"schedule": "multistep", "milestones": [1, 3], "epochs": 2},
-        {"schedule": "constant", "epochs": 2, "optimizer": "rotated_adam"},
+        pytest.param({"schedule": "multistep", "milestones": [1, 3], "epochs": 2}, marks=pytest.mark.slow),
+        pytest.param({"schedule": "constant", "epochs": 2, "optimizer": "rotated_adam"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
@@ -454,6 +454,7 @@ def raising(error):
 # ---- interruption ----
 
 
+@pytest.mark.slow
 def test_the_script_is_interrupted_and_continued(tmp_path):
     """SIGTERM in the middle of training, then the same command and Ctrl-C, then the same command to its end."""
     epochs = 80

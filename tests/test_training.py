@@ -181,7 +181,7 @@ def train(folder, watch=lambda model: False, valid=9, objective="iwae", beta=1.0
         training.train(
             model, grey_images(), np.round(grey_images(valid, seed=1)), settings(**changes), stochastic=True,
             batch=BATCH, seed=11, folder=Folder(folder), beta=beta, beta_warmup_epochs=beta_warmup_epochs,
-            stop_requested=lambda: watch(model),
+            stop_requested=lambda: watch(model), image_shape=(1, D), parameters={"seed": 11, "path": None},
         )  # fmt: skip
     except training.StopRequested:
         pass
@@ -227,10 +227,19 @@ def test_a_run_leaves_its_log_and_its_checkpoint(whole):
 def test_tensorboard_gets_the_curves_of_the_log(whole):
     folder, _, rows = whole
     (file,) = (folder / "tensorboard").iterdir()
-    curves = collections.defaultdict(list)
+    curves, pictures, parameters = collections.defaultdict(list), [], []
     for event in tf.compat.v1.train.summary_iterator(str(file)):
         for value in event.summary.value:
-            curves[value.tag].append((event.step, float(tf.make_ndarray(value.tensor))))
+            match value.metadata.plugin_data.plugin_name:
+                case "images":
+                    pictures.append((value.tag, event.step, tf.make_ndarray(value.tensor)))
+                case "hparams":
+                    parameters.append(value.metadata.plugin_data.content)
+                case _:
+                    curves[value.tag].append((event.step, float(tf.make_ndarray(value.tensor))))
+    assert b"seed" in parameters[0] and b"None" in parameters[0]
+    assert [(tag, step) for tag, step, _ in pictures] == [("samples", 1), ("samples", 2), ("samples", 4)]
+    assert pictures[0][2].shape == (2 + 10,)  # width, height, and ten PNG files
     assert sorted(curves) == ["images_per_second", "learning_rate", "train_bound", "valid_bound"]
     for name, points in curves.items():
         assert points == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
@@ -285,7 +294,14 @@ COSINE = {"schedule": "cosine", "warmup_epochs": 1}
 FEW_SAMPLES_FIRST = {"first_k": 2, "first_k_epochs": 2}
 
 
-@pytest.mark.parametrize("changes", [{}, COSINE, FEW_SAMPLES_FIRST], ids=["constant", "cosine", "few samples first"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="constant", marks=pytest.mark.slow),
+        pytest.param(COSINE, id="cosine"),
+        pytest.param(FEW_SAMPLES_FIRST, id="few samples first", marks=pytest.mark.slow),
+    ],
+)
 def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     """Weights, optimizer and log, after a stop within the first epoch and one at the end of the second."""
     model, rows = train(tmp_path / "whole", **changes) if changes else whole[1:]
@@ -295,8 +311,29 @@ def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
     continued, continued_rows = train(tmp_path, **changes)
     assert_same(model, continued)
     assert without_times(continued_rows) == without_times(rows)
+    kept, expected = (Folder(of).read_samples() for of in (tmp_path, tmp_path / "whole" if changes else whole[0]))
+    assert list(kept) == list(expected) == [1, 2, 4]
+    np.testing.assert_array_equal(list(kept.values()), list(expected.values()))
 
 
+def test_samples_of_another_length_of_training_are_not_kept(tmp_path):
+    """What was the last epoch of a shorter one, or lies after the one from which it goes on."""
+    folder = Folder(tmp_path)
+    folder.write_samples({1: np.zeros((10, D)), 3: np.ones((10, D)), 16: np.ones((10, D))})
+    train(tmp_path, epochs=2)
+    assert list(folder.read_samples()) == [1, 2]
+    folder.samples.write_bytes(b"damaged")
+    train(tmp_path, epochs=3)
+    assert list(folder.read_samples()) == [3]
+
+
+def test_a_failure_of_tensorboard_s_files_is_told_in_one_line(tmp_path):
+    Folder(tmp_path).tensorboard.write_bytes(b"in the way")
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] Not a directory: '\S+tensorboard'$"):
+        train(tmp_path)
+
+
+@pytest.mark.slow
 def test_the_first_epochs_have_fewer_samples(whole, tmp_path):
     """Two epochs are those of a run with two samples, the others are not; what is validated is L_3 throughout."""
     model, rows = train(tmp_path / "first", **FEW_SAMPLES_FIRST)
@@ -375,8 +412,14 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path):
     [
         ("a NaN", {}, "; the training data hold values that are not finite"),
         ("an infinite value", {}, "; the training data hold values that are not finite"),
-        ("a scale of 1e30", {}, r"; the training data reach \d\.\d+e\+30: scale them to about 1"),
-        ("nothing", {"learning_rate": 1e30}, r"; try a training\.learning_rate smaller than 1e\+30"),
+        pytest.param(
+            *("a scale of 1e30", {}, r"; the training data reach \d\.\d+e\+30: scale them to about 1"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("nothing", {"learning_rate": 1e30}, r"; try a training\.learning_rate smaller than 1e\+30"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_injected_faults_are_told_with_update_tensors_and_advice(tmp_path, damage, changes, message):

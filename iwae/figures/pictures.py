@@ -37,6 +37,20 @@ def samples(means: ArrayLike, draws: ArrayLike, title: str) -> Figure:
 
 
 @style.styled
+def samples_over_training(images: ArrayLike, epochs: ArrayLike, title: str) -> Figure:
+    """Images [r, n, H, W] that a model made after r numbers of epochs, a row each, in a column from the same noise."""
+    images = style.pictures("images", images, "r n H W")
+    epochs = style.array("epochs", epochs, "r", r=len(images))
+    rows, columns, height = images.shape[:3]
+    size = _size(images.shape[2:], rows, columns, 7, labels=0.7, ticks=0.2)
+    figure, (axes,) = style.figure("Samples while it learned", title, *size)
+    style.mosaic(axes, images)
+    axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, [f"{epoch:,.0f}" for epoch in epochs])
+    axes.set(ylabel="epochs", xlabel=f"E[x|z], {_means(images, 2)}; in a column the same noise")
+    return figure
+
+
+@style.styled
 def reconstructions(images: ArrayLike, reconstructions: ArrayLike, title: str, what: str = "reconstruction") -> Figure:
     """Images [n, H, W] in rows of up to ten, each above its reconstruction [n, H, W] (pixel means).
 
@@ -124,6 +138,15 @@ def samples_of(run: Run) -> dict[str, Figure]:
     return {"samples": samples(np.reshape(means, (-1, *shape)), np.reshape(draws, (-1, *shape)), run.title)}
 
 
+def samples_over_training_of(run: Run) -> dict[str, Figure]:
+    """Ten images from the prior after 1, 2, 4, ... epochs."""
+    kept, shape = run.folder.read_samples(), run.dataset.image_shape
+    if shape is None or not kept:
+        return {}
+    images = np.reshape(list(kept.values()), (len(kept), -1, *shape))
+    return {"samples_over_training": samples_over_training(images, list(kept), run.title)}
+
+
 def reconstructions_of(run: Run) -> dict[str, Figure]:
     """40 test images beside E[x | z_1], for z_1 a draw of q, and for one of many draws, picked by its weight."""
     shape, seed, test = run.dataset.image_shape, run.experiment.seed, run.images("test")
@@ -186,5 +209,5 @@ def _from_the_top(run: Run, z: Array, shape: tuple[int, ...]) -> Array:
 
 
 OF_EVERY_RUN: tuple[style.OfRun, ...] = (
-    *(samples_of, reconstructions_of, imputations_of, interpolations_of, latent_grid_of),
+    *(samples_of, samples_over_training_of, reconstructions_of, imputations_of, interpolations_of, latent_grid_of),
 )

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Folder:
         experiment_json: the parameters, and under "environment" what else they were trained with.
         evaluation_json: what was measured, an object a split.
         likelihoods: L_k of each evaluated image, arrays by split.
+        samples: what the model made while it learned, arrays by epoch.
         log: a row an epoch.
         weights: the final weights; beside them `checksum`, which `sha256sum --check` reads as well.
         checkpoints: a folder, to continue an interrupted run.
@@ -53,6 +55,7 @@ class Folder:
         self.experiment_json = self.path / "experiment.json"
         self.evaluation_json = self.path / "evaluation.json"
         self.likelihoods = self.path / "likelihoods.npz"
+        self.samples = self.path / "samples.npz"
         self.log = self.path / "log.csv"
         self.weights = self.path / "model.weights.h5"
         self.checksum = self.path / "model.weights.h5.sha256"
@@ -121,6 +124,14 @@ class Folder:
             if weights is None or entries.get(WEIGHTS, weights) == weights
         }
 
+    def read_samples(self) -> dict[int, np.ndarray]:
+        """What `write_samples` wrote; {} if there is none, or it is damaged."""
+        try:
+            with np.load(self.samples) as arrays:
+                return {int(name): arrays[name].astype(np.float32) for name in arrays}
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+            return {}
+
     def has_current_plots(self) -> bool:
         """Whether all plots are there, drawn from the weights that are here; early ones do not say so and count."""
         try:
@@ -145,6 +156,12 @@ class Folder:
         """
         with files.replacing(self.likelihoods) as stream:
             np.savez_compressed(stream, **arrays, binarization=binarization)  # type: ignore[arg-type]  # keys
+
+    def write_samples(self, images: Mapping[int, np.ndarray]) -> None:
+        """Writes what the model made while it learned: by epoch, images [n, D], in half precision."""
+        with files.replacing(self.samples) as stream:
+            by_name = {str(epoch): values.astype(np.float16) for epoch, values in images.items()}
+            np.savez_compressed(stream, **by_name)  # type: ignore[arg-type]  # keys
 
     def write_weights(self, content: bytes) -> str:
         """Writes the weights, their checksum before them; returns it (SHA-256, hexadecimal)."""
@@ -323,8 +340,8 @@ class Folder:
             That folder; None if there was nothing to move.
         """
         own = paths or (
-            self.experiment_json, self.evaluation_json, self.likelihoods, self.log, self.weights, self.checksum,
-            self.checkpoints, self.plots, self.tensorboard,
+            self.experiment_json, self.evaluation_json, self.likelihoods, self.samples, self.log, self.weights,
+            self.checksum, self.checkpoints, self.plots, self.tensorboard,
         )  # fmt: skip
         there = [path for path in own if path.exists() or path.is_symlink()]
         if not there:

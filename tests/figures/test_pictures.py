@@ -19,6 +19,12 @@ def coloured(*shape: int) -> np.ndarray:
 FIGURES: dict[str, Case] = {
     "samples": (lambda: samples(23), "Samples from the prior", [("pixel means", ""), ("draw of every pixel", "")], []),
     "one sample": (lambda: samples(1), "Samples", [("pixel means", ""), ("draw", "")], []),
+    "samples over training": (
+        lambda: pictures.samples_over_training(images(3, 10), [1, 2, 1093], TITLE),
+        "Samples while it learned",
+        [("same noise", "epochs")],
+        [],
+    ),
     "reconstructions": (
         lambda: pictures.reconstructions(images(13), images(13), TITLE),
         "Test images and their reconstructions",
