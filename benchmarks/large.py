@@ -2,6 +2,7 @@
 
     python benchmarks/large.py                  both tables, some five minutes
     python benchmarks/large.py --only memory    peak memory of a training step, and where it passes --gib
+    python benchmarks/large.py --only shares    an update of 200 images, k = 50, in shares and on two devices
 
 Images a second are those of `fit` on a training set that is held on the device; the floor is what the matrix products
 alone would take at the machine's own rate. Memory is the most that a process has resident in two updates of one batch,
@@ -64,6 +65,43 @@ def speed(rounds: int) -> Iterator[list[str]]:
         yield [f"{k}", f"{batch}", f"{batch / taken:,.0f}", f"{1e3 * taken:.3g} ms", f"{ratio:.2f}", f"{gain:.2f}"]
 
 
+def shares(rounds: int) -> Iterator[list[str]]:
+    device.start_tensorflow(devices=2)
+    import keras
+
+    from iwae import batches, hardware
+    from iwae.benchmark import timing
+    from iwae.model import IWAE
+    from iwae.shares import Shares
+
+    timing.BATCH = 200
+
+    def prepared(count: int, devices: int) -> Callable[[], float]:
+        model, images = timing.build(Case("train", 1, 50))
+
+        def equip(network: IWAE) -> None:
+            network.hold(batches.ResidentImages(images, stochastic=True))
+            network.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=count == 1)
+            network.optimizer.build(network.trainable_variables)
+
+        equip(model)
+        if count > 1:
+            Shares(model, count, timing.BATCH, hardware.devices(devices), equip)
+        return timing.updates_of(model, len(images), rows=10)
+
+    updates = {case: prepared(*case) for case in ((1, 1), (2, 1), (2, 2))}
+    for update in updates.values():
+        update()  # compiles
+    taken: dict[tuple[int, int], list[float]] = {case: [] for case in updates}
+    for _ in range(rounds):
+        for case, update in updates.items():
+            taken[case].append(update())
+    yield ["shares", "devices", "an update", "x one share"]
+    for case, seconds in taken.items():
+        ratio = np.median(np.divide(seconds, taken[1, 1]))
+        yield [*map(str, case), f"{1e3 * np.median(seconds):.3g} ms", f"{ratio:.2f}"]
+
+
 def memory(gib: float) -> Iterator[list[str]]:
     yield ["k", "batch", "peak memory", "an update"]
     points = []
@@ -113,7 +151,7 @@ def show(rows: Iterator[list[str]], markdown: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/large.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=("speed", "memory"), help="one of the two tables")
+    parser.add_argument("--only", choices=("speed", "memory", "shares"), help="one table; the last one only so")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of all batch sizes (default 3)")
     parser.add_argument("--gib", type=float, default=16, help="memory whose k x batch is told (default 16)")
     parser.add_argument("--markdown", action="store_true", help="print the tables for a page")
@@ -121,6 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.step:
         step(*options.step)
+        return 0
+    if options.only == "shares":
+        show(shares(options.rounds), options.markdown)
         return 0
     if options.only != "speed":
         show(memory(options.gib), options.markdown)
