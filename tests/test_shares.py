@@ -100,7 +100,7 @@ def test_shares_are_the_whole_batch(on_one_device, case):
     assert whole["updates"] == cut["updates"] == 6
     weights = [name for name in whole if name.startswith("model/")]
     assert any(np.any(whole[name] != cut[name]) for name in weights)
-    tolerance = 1e-5 if "rotated" in case else 1e-6  # axes of a covariance are as near as its eigenvalues are apart
+    tolerance = 1e-4 if "rotated" in case else 1e-6  # the nearer two eigenvalues, the farther apart their axes
     for name in weights:
         np.testing.assert_allclose(cut[name], whole[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
