@@ -2,6 +2,7 @@
 
     python benchmarks/large.py                  both tables, some five minutes
     python benchmarks/large.py --only memory    peak memory of a training step, and where it passes --gib
+    python benchmarks/large.py --only shares    an update of 200 images, k = 50, in shares and on two devices
 
 Images a second are those of `fit` on a training set that is held on the device; the floor is what the matrix products
 alone would take at the machine's own rate. Memory is the most that a process has resident in two updates of one batch,
@@ -14,8 +15,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
@@ -39,6 +42,43 @@ def speed(rounds: int) -> Iterator[list[str]]:
         each, ratio = row["ms_per_update"], row["ratio_to_floor"]
         gain = batch / each / (BATCHES[0] / rows[k, BATCHES[0]]["ms_per_update"])
         yield [f"{k}", f"{batch}", f"{1e3 * batch / each:,.0f}", f"{each:.3g} ms", f"{ratio:.2f}", f"{gain:.2f}"]
+
+
+def shares(rounds: int) -> Iterator[list[str]]:
+    device.start_tensorflow(devices=2)
+    import keras
+
+    from iwae import batches, hardware
+    from iwae.benchmark import timing
+    from iwae.model import IWAE
+    from iwae.shares import Shares
+
+    case = Case("train", 1, 50, batch=200)
+
+    def prepared(count: int, devices: int) -> Callable[[], float]:
+        model, images = timing.build(case)
+
+        def equip(network: IWAE) -> None:
+            network.hold(batches.ResidentImages(images, stochastic=True))
+            network.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=count == 1)
+            network.optimizer.build(network.trainable_variables)
+
+        equip(model)
+        if count > 1:
+            Shares(model, count, case.batch, hardware.devices(devices), equip)
+        return timing.updates_of(model, len(images), case.batch, rows=10)
+
+    updates = {size: prepared(*size) for size in ((1, 1), (2, 1), (2, 2))}
+    for update in updates.values():
+        update()  # compiles
+    taken: dict[tuple[int, int], list[float]] = {size: [] for size in updates}
+    for _ in range(rounds):
+        for size, update in updates.items():
+            taken[size].append(update())
+    yield ["shares", "devices", "an update", "x one share"]
+    for size, seconds in taken.items():
+        ratio = np.median(np.divide(seconds, taken[1, 1]))
+        yield [*map(str, size), f"{1e3 * np.median(seconds):.3g} ms", f"{ratio:.2f}"]
 
 
 def memory(gib: float) -> Iterator[list[str]]:
@@ -90,7 +130,7 @@ def show(rows: Iterator[list[str]], markdown: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/large.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=("speed", "memory"), help="one of the two tables")
+    parser.add_argument("--only", choices=("speed", "memory", "shares"), help="one table; the last one only so")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of all batch sizes (default 3)")
     parser.add_argument("--gib", type=float, default=16, help="memory whose k x batch is told (default 16)")
     parser.add_argument("--markdown", action="store_true", help="print the tables for a page")
@@ -98,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.step:
         step(*options.step)
+        return 0
+    if options.only == "shares":
+        show(shares(options.rounds), options.markdown)
         return 0
     if options.only != "speed":
         show(memory(options.gib), options.markdown)

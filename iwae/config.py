@@ -302,6 +302,10 @@ class Training(Section):
     early_stopping_threshold: NonNegative = 0.0
     """Nats by which the validation bound must rise to count as better."""
 
+    shares: Count = 1
+    """Parts of each batch, all of one size, that several devices can work on at once (--devices); the last bits of
+    results depend on their number. Not in the paper."""
+
     start_from: Path | None = None
     """Folder of a finished run (results/NAME) whose weights training starts from. None: new weights. Paper: a finished
     run in table 2, else None."""
@@ -320,6 +324,11 @@ class Training(Section):
     def passes(self) -> int:
         """Passes over the data: `epochs`, or all of the paper's stages."""
         return self.epochs if self.epochs is not None else (3**self.stages - 1) // 2
+
+    def check_devices(self, devices: int) -> None:
+        """Raises ConfigError if the shares cannot be dealt out evenly to so many devices."""
+        if not isinstance(devices, int) or devices < 1 or self.shares % devices:
+            raise ConfigError(f"devices: expected a divisor of training.shares, {self.shares}, got {shown(devices)}")
 
 
 @dataclass(frozen=True)
@@ -381,6 +390,11 @@ def _rule_network_fits(experiment: "Experiment") -> None:
             experiment.training.refuse("optimizer", "'adam' with model.network 'conv'")
 
 
+def _rule_shares_are_of_one_size(experiment: "Experiment") -> None:
+    if experiment.data.batch_size % experiment.training.shares:
+        experiment.training.refuse("shares", f"a divisor of data.batch_size, {experiment.data.batch_size}")
+
+
 def _rule_no_start_from_itself(experiment: "Experiment") -> None:
     start = experiment.training.start_from
     if start is not None and os.path.normpath(start) == os.path.normpath(experiment.run_dir):
@@ -416,7 +430,9 @@ class Experiment(Section):
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
-    _rules: ClassVar = (_rule_likelihood_fits_data, _rule_network_fits, _rule_no_start_from_itself)
+    _rules: ClassVar = (
+        _rule_likelihood_fits_data, _rule_network_fits, _rule_shares_are_of_one_size, _rule_no_start_from_itself,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, MadeName):

@@ -20,7 +20,12 @@ _NOISE = re.compile(
 )
 
 
-def start_tensorflow(threads: int | None = None) -> None:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_tensorflow(threads: int | None = None, devices: int = 1) -> None:
     """Imports TensorFlow and sets the devices up; the first thing that anything with a model does.
 
     GPUs get memory as they need it, and full float32 products: their shorter ones (TF32) would move log weights, which
@@ -28,6 +33,7 @@ def start_tensorflow(threads: int | None = None) -> None:
 
     Args:
         threads: of one operation, on which the last bits of results depend; None: all cores, or as set before.
+        devices: where there is no GPU, into how many devices the CPU is divided, at most one a core.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
     _keep_freed_memory()
@@ -42,6 +48,10 @@ def start_tensorflow(threads: int | None = None) -> None:
         for gpu in gpus:
             with contextlib.suppress(RuntimeError):  # already in use, with settings that are the user's own
                 tf.config.experimental.set_memory_growth(gpu, True)
+        if devices > 1 and not gpus:
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            parts = [tf.config.LogicalDeviceConfiguration()] * min(devices, cores())
+            tf.config.set_logical_device_configuration(cpu, parts)
         tf.config.experimental.enable_tensor_float_32_execution(False)
         tf.constant(0.0)  # starts the devices, which has noise of its own
 

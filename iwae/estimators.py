@@ -1,8 +1,9 @@
 """Gradient estimators: how the gradient of a bound is taken, each from the same log weights.
 
-An estimator is a function (model, objective, x [B, D], noise, weights [B], seed [2]) -> (bound, gradients): the bound
-is sum_b weights_b bound_b in nats, and the gradients, one for each of `model.trainable_variables`, point upwards on it.
-`objective` is one of `iwae.bounds`, `noise` what `IWAE.draw_noise` gives; `seed` is for randomness beyond it.
+An estimator is a function (model, objective, x [B, D], noise, weights [B], uniform [B]) -> (bound, gradients): the
+bound is sum_b weights_b bound_b in nats, and the gradients, one for each of `model.trainable_variables`, point upwards
+on it. `objective` is one of `iwae.bounds`, `noise` what `IWAE.draw_noise` gives; `uniform`, numbers in [0, 1), is for
+randomness beyond it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from iwae import bounds, rng
+from iwae import bounds
 from iwae.bounds import Bound
 
 if TYPE_CHECKING:
     from iwae.model import IWAE
 
+Inputs = tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor]  # x, noise, weights, uniform
 Result = tuple[tf.Tensor, list[tf.Tensor]]
 Estimator = Callable[["IWAE", Bound, tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor], Result]
 
@@ -40,7 +42,7 @@ def check(name: str, objective: Bound) -> None:
 
 
 def reparameterized(
-    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, seed: tf.Tensor
+    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, uniform: tf.Tensor
 ) -> Result:
     """Backpropagation through all k samples; for the IWAE bound eq. 14 of Burda et al. (2015)."""
     for_encoder = getattr(objective, "for_encoder", None)
@@ -56,7 +58,7 @@ def reparameterized(
 
 
 def sampled(
-    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, seed: tf.Tensor
+    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, uniform: tf.Tensor
 ) -> Result:
     """One sample an example, drawn with its normalised weight (Burda et al. 2015, end of section 3); IWAE only.
 
@@ -65,7 +67,7 @@ def sampled(
     """
     log_weights = model.log_weight_terms(x, noise).log_weights()
     bound = tf.reduce_sum(weights * objective(log_weights))
-    chosen = tf.one_hot(draw_index(log_weights, seed), log_weights.shape[0], axis=0)[..., None]
+    chosen = tf.one_hot(draw_index(log_weights, uniform), log_weights.shape[0], axis=0)[..., None]
     noise_of_chosen = [tf.reduce_sum(chosen * epsilon, axis=0, keepdims=True) for epsilon in noise]
     with tf.GradientTape() as tape:
         log_weight = model.log_weight_terms(x, noise_of_chosen).log_weights()[0]
@@ -73,16 +75,18 @@ def sampled(
     return bound, tape.gradient(target, model.trainable_variables)
 
 
-def draw_index(log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """For each example the index of one sample, drawn with its normalised weight: [k, B] -> [B] of 0 .. k - 1."""
+def draw_index(log_weights: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """For each example the index of one sample, drawn with its normalised weight: [k, B] -> [B] of 0 .. k - 1.
+
+    `uniform` [B]: what decides it, numbers in [0, 1).
+    """
     cumulative = tf.cumsum(bounds.normalized_weights(log_weights), axis=0)
-    uniform = rng.uniform(tf.shape(cumulative)[1:], seed)
     # Scaled to the last sum, which rounding leaves a little off one.
     return tf.reduce_sum(tf.cast(cumulative[:-1] <= uniform * cumulative[-1], tf.int32), axis=0)
 
 
 def sticking_the_landing(
-    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, seed: tf.Tensor
+    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, uniform: tf.Tensor
 ) -> Result:
     """Without the score term of log q, whose expectation is zero for L_1 (Roeder, Wu & Duvenaud 2017).
 
@@ -96,7 +100,7 @@ def sticking_the_landing(
 
 
 def dreg(
-    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, seed: tf.Tensor
+    model: "IWAE", objective: Bound, x: tf.Tensor, noise: list[tf.Tensor], weights: tf.Tensor, uniform: tf.Tensor
 ) -> Result:
     """Doubly reparameterized gradient (Tucker et al. 2018, eq. 8): any number of layers, any bound with a curvature.
 

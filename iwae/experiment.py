@@ -35,7 +35,12 @@ from iwae.runs.run import Own, Run, load_data, prepared_images
 from iwae.sections import differences, flatten
 
 
-def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = (), dataset: Own | None = None) -> Run:
+def run(
+    experiment: Experiment,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    dataset: Own | None = None,
+    devices: int = 1,
+) -> Run:
     """Does the tasks of an experiment, or what is missing of them, and writes `results/<name>/`.
 
     A finished run with the same parameters is left as it is, unless its tasks are asked for without "train": then these
@@ -49,10 +54,15 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
     by the names that they have in an .npz (`load_dataset`). Their fingerprint is kept, the arrays are not: to go on, or
     to do more tasks, hand them over again.
 
+    `devices`: GPUs, or CPU devices as `iwae.device.start_tensorflow` makes them, on which it is trained at once. They
+    divide `training.shares` and change no result.
+
     Raises:
-        ConfigError: the folder holds a run with other parameters, or the dataset does not fit the parameters.
+        ConfigError: the folder holds a run with other parameters, or the dataset or the devices do not fit them.
         RunError: anything else that stops a run, in one line.
     """
+    experiment.training.check_devices(devices)
+    hardware.devices(devices)  # whether there are so many
     if dataset is not None:
         experiment = config.replace(experiment, {"data.name": ARRAYS})
     folder = Folder(experiment.run_dir)
@@ -89,7 +99,7 @@ def run(experiment: Experiment, callbacks: Sequence[keras.callbacks.Callback] = 
         folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
             folder.discard_results()
-            _train(experiment, dataset, model, folder, signals, callbacks)
+            _train(experiment, dataset, model, folder, signals, callbacks, devices)
         result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
     print(result.summary())
     return result
@@ -188,6 +198,7 @@ def _train(
     folder: Folder,
     signals: Signals,
     callbacks: Sequence[keras.callbacks.Callback],
+    devices: int,
 ) -> None:
     stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
     try:
@@ -208,6 +219,7 @@ def _train(
                 image_shape=dataset.image_shape,
                 parameters=flatten(experiment),
                 others=callbacks,
+                devices=devices,
             )
     except training.StopRequested:
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"

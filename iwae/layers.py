@@ -290,6 +290,19 @@ def tanh_networks(
     return encoder, [outermost, *upper]
 
 
+def apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Any:
+    """A layer on [B, I] or [k, B, I]: outputs [1, B, D] or [k, B, D]. Flattened first: one large matrix product."""
+    leading = [1, *inputs.shape[:-1]] if inputs.shape.rank == 2 else list(inputs.shape[:-1])
+    leading = [-1 if size is None else size for size in leading]
+    flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
+    if stop_weights:
+        weights = [tf.stop_gradient(v) for v in layer.trainable_variables]
+        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, flat)
+    else:
+        outputs = layer(flat)
+    return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)
+
+
 def check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[int, ...]) -> None:
     """Raises ValueError if there is not a Keras layer or model as each for every stochastic layer."""
     for name, parts in (("encoder", encoder), ("decoder", decoder)):

@@ -8,7 +8,7 @@ Axis order everywhere: [k, B, D] (importance samples, examples, dimensions). The
 
 import inspect
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
@@ -226,13 +226,13 @@ class IWAE(keras.Model):
         posterior, samples, drawn, log_posterior = [], [], [], []
         below = sampled_below = self.standardized(x)
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
-            mean, log_std = _apply(encoder, sampled_below)
+            mean, log_std = layers.apply(encoder, sampled_below)
             sampled_below = mean + tf.exp(log_std) * epsilon
             if units is not None:
                 sampled_below = sampled_below * units[i]
             z = tf.identity(sampled_below)  # a variable of its own to a tape, apart from the way it was drawn
             if stop_posterior:
-                frozen_mean, frozen_log_std = _apply(encoder, below, stop_weights=True)
+                frozen_mean, frozen_log_std = layers.apply(encoder, below, stop_weights=True)
                 log_posterior.append(layers.gaussian_log_prob(z, frozen_mean, frozen_log_std, units and units[i]))
             else:
                 log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
@@ -242,7 +242,7 @@ class IWAE(keras.Model):
             drawn.append(sampled_below)
         log_prior = []
         for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True)):
-            mean, log_std = _apply(decoder, above)
+            mean, log_std = layers.apply(decoder, above)
             log_prior.append(layers.gaussian_log_prob(z, mean, log_std, units and units[i]))
         log_prior.append(layers.standard_gaussian_log_prob(samples[-1], units and units[-1]))
         terms = LogWeightTerms(self.log_likelihood(x, samples[0]), log_prior, log_posterior, samples, drawn, posterior)
@@ -268,12 +268,12 @@ class IWAE(keras.Model):
         if self.likelihood == "discretized_logistic":
             return DiscretizedLogistic(*self.likelihood_parameters(z)).log_prob(x, known)
         if self.likelihood == "gaussian":
-            mean, log_std = _apply(outermost, z)
+            mean, log_std = layers.apply(outermost, z)
             log_prob = layers.gaussian_log_prob(self.standardized(x), mean, log_std, known)
             return log_prob - layers.total(tf.math.log(self.data_std), known)
         if isinstance(outermost, layers.BernoulliLayer) and known is None:  # with gradients of its own
             return outermost.log_prob(x, z)
-        return layers.bernoulli_log_prob_of_logits(self.standardized(x), _apply(outermost, z), known)
+        return layers.bernoulli_log_prob_of_logits(self.standardized(x), layers.apply(outermost, z), known)
 
     def log_weights(self, x: ArrayLike, k: int, seed: Seed) -> tf.Tensor:
         """log w_i = log p(x, z_i) - log q(z_i | x), z_i ~ q(z | x): x [B, D] -> [k, B], nats.
@@ -288,7 +288,7 @@ class IWAE(keras.Model):
         x = self.as_images(x)
         samples, below = [], self.standardized(x)
         for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
-            mean, log_std = _apply(encoder, below)
+            mean, log_std = layers.apply(encoder, below)
             below = mean + tf.exp(log_std) * epsilon
             samples.append(below)
         return samples
@@ -420,12 +420,13 @@ class IWAE(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self.bound_tracker]
 
-    def hold(self, images: Images | None) -> None:
+    def hold(self, images: Images | None, update: Callable[[tf.Tensor], tf.Tensor] | None = None) -> None:
         """Keeps a training set on the device, or with None lets it go again.
 
-        While it is held `fit` is fed blocks of indices into it (`iwae.batches`), and images otherwise.
+        While it is held `fit` is fed blocks of indices into it (`iwae.batches`), and images otherwise. `update` takes
+        the place of `update_from`.
         """
-        self.images = images
+        self.images, self._update = images, update or self.update_from
         self.train_function = None  # Keras's; it is made anew for the other kind of data
 
     def train_with(self, k: int | None) -> None:
@@ -466,11 +467,9 @@ class IWAE(keras.Model):
         rows = tf.shape(indices)[0]
 
         def one_update(i: tf.Tensor, total: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            x, valid = self.batch_of_update(indices[i])
-            bound, gradients = self.gradients_of_update(x, valid)
-            self.apply_gradients(gradients)
+            bound = self._update(indices[i])
             failed = tf.where((failed == 0) & ~tf.math.is_finite(bound), self._updates(), failed)
-            return i + 1, total + bound * tf.reduce_sum(valid), failed
+            return i + 1, total + bound * tf.reduce_sum(tf.cast(indices[i] >= 0, tf.float32)), failed
 
         _, total, failed = tf.while_loop(
             lambda i, *_: i < rows, one_update, (tf.constant(0), tf.constant(0.0), tf.constant(0))
@@ -488,6 +487,12 @@ class IWAE(keras.Model):
         self.bound_tracker.update_state(bound)
         return {"bound": self.bound_tracker.result()}
 
+    def update_from(self, indices: tf.Tensor) -> tf.Tensor:
+        """One update from indices [B] into the training set that is held; the mean bound, nats."""
+        bound, gradients = self.gradients_of_update(*self.batch_of_update(indices))
+        self.apply_gradients(gradients)
+        return bound
+
     # The stages of the update that comes next; what is random in them depends on its number and the seed alone.
 
     def batch_of_update(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -500,11 +505,14 @@ class IWAE(keras.Model):
         """As `draw_noise`, for the samples of every example of a batch."""
         return self.draw_noise(self.samples_per_example, batch, self._seed_of_update("posterior"))
 
+    def inputs_of_update(self, x: tf.Tensor, valid: tf.Tensor) -> estimators.Inputs:
+        """What the estimator is given for images x [B, D] with valid [B] = 1: x, noise, weights and uniform numbers."""
+        uniform = rng.uniform([_examples(x)], self._seed_of_update("estimator"))
+        return x, self.noise_of_update(_examples(x)), valid / tf.reduce_sum(valid), uniform
+
     def gradients_of_update(self, x: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The mean bound over the images x [B, D] with valid [B] = 1, nats, and its gradients by the estimator."""
-        weights = valid / tf.reduce_sum(valid)
-        noise, seed = self.noise_of_update(_examples(x)), self._seed_of_update("estimator")
-        return self.estimator(self, self.objective, x, noise, weights, seed)
+        return self.estimator(self, self.objective, *self.inputs_of_update(x, valid))
 
     def apply_gradients(self, gradients: list[tf.Tensor]) -> None:
         """One step of the optimizer, upwards."""
@@ -543,16 +551,3 @@ def _as_seed(seed: Seed) -> tf.Tensor:
     if seed.shape != (2,):
         raise ValueError(f"seed: expected two integers, got shape {list(seed.shape)}")
     return seed
-
-
-def _apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Any:
-    """A layer on [B, I] or [k, B, I]: outputs [1, B, D] or [k, B, D]. Flattened first: one large matrix product."""
-    leading = [1, *inputs.shape[:-1]] if inputs.shape.rank == 2 else list(inputs.shape[:-1])
-    leading = [-1 if size is None else size for size in leading]
-    flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
-    if stop_weights:
-        weights = [tf.stop_gradient(v) for v in layer.trainable_variables]
-        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, flat)
-    else:
-        outputs = layer(flat)
-    return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)

@@ -21,7 +21,8 @@ def resample(model: IWAE, images: np.ndarray, k: int, seed: int) -> list[np.ndar
     """
 
     def picked(log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return tf.one_hot(estimators.draw_index(log_weights, seed), k, axis=0)
+        uniform = rng.uniform(tf.shape(log_weights)[1:], seed)
+        return tf.one_hot(estimators.draw_index(log_weights, uniform), k, axis=0)
 
     return _summed(model, images, k, seed, picked)
 

@@ -25,6 +25,7 @@ from iwae.config import Training
 from iwae.model import IWAE
 from iwae.nonfinite import NonFiniteBound, Watch
 from iwae.runs.folder import Folder
+from iwae.shares import Shares
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     image_shape: Sequence[int] | None = None,
     parameters: Mapping[str, Any] = MappingProxyType({}),
     others: Sequence[keras.callbacks.Callback] = (),
+    devices: int = 1,
 ) -> None:
     """Trains `model` under `config.Training`, or continues it from the newest checkpoint in `folder`.
 
@@ -62,6 +64,7 @@ def train(
         image_shape: [H, W] or [H, W, 3] of what the model makes; None if that are no images.
         parameters: of the run, by their dotted names, for TensorBoard.
         others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates.
+        devices: among which the shares of a batch are dealt out; they divide `settings.shares`.
 
     Raises:
         NonFiniteBound: at the update where the bound is not finite; the last checkpoint stays.
@@ -70,16 +73,22 @@ def train(
     """
     updates, total = math.ceil(len(images) / batch), settings.passes
     state = State(len(images), batch, rows=batches.rows_of_blocks(updates, settings.updates_per_call))
-    model.hold(batches.ResidentImages(images, stochastic))
-    adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
-    if settings.optimizer == "rotated_adam":
-        adam = functools.partial(rotated.RotatedAdam, rotated.groups_of(model))
-    optimizer = adam(
-        schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
-        beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
-    )  # fmt: skip
-    optimizer.build(model.trainable_variables)
-    model.compile(optimizer=optimizer)
+
+    def prepare(network: IWAE) -> keras.optimizers.Adam:
+        """Gives it the training set and its optimizer, on the device that is set."""
+        network.hold(batches.ResidentImages(images, stochastic))
+        adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
+        if settings.optimizer == "rotated_adam":
+            adam = functools.partial(rotated.RotatedAdam, rotated.groups_of(network))
+        optimizer = adam(
+            schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
+            beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
+        )  # fmt: skip
+        optimizer.build(network.trainable_variables)
+        network.compile(optimizer=optimizer, jit_compile=settings.shares == 1)
+        return optimizer
+
+    optimizer = prepare(model)
 
     def plain_weights() -> dict[str, np.ndarray]:
         rotated_ones = optimizer.plain_weights() if isinstance(optimizer, rotated.RotatedAdam) else {}
@@ -130,6 +139,8 @@ def train(
                 state, settings.early_stopping_patience, settings.early_stopping_threshold, plain_weights
             )
             beside.insert(beside.index(checkpoints), stopping)
+        if settings.shares > 1:
+            beside.append(Shares(model, settings.shares, batch, hardware.devices(devices), prepare))
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while state.epoch < total and not state.stopped and ended is None:
             try:
@@ -162,8 +173,8 @@ def _let_go_at_the_end(model: IWAE, optimizer: keras.optimizers.Adam) -> Iterato
     finally:
         model.hold(None)
         model.train_with(None)
-        if isinstance(optimizer, rotated.RotatedAdam):
-            model.compile(optimizer=optimizer.plain_adam())
+        plain = optimizer.plain_adam() if isinstance(optimizer, rotated.RotatedAdam) else optimizer
+        model.compile(optimizer=plain)  # through XLA, which shares do without
         gc.collect()  # an iterator that lives to the end of the process makes TensorFlow complain there
 
 

@@ -33,8 +33,8 @@ def gradients(model, estimator=None, noise=None, seed=(0, 0)):
     """Bound and gradients by path for one draw of the noise."""
     function = estimators.get(estimator) if estimator else model.estimator
     noise = reference.noise(model.samples_per_example, B, model.latent_units) if noise is None else noise
-    weights, seed = tf.constant(OF_EXAMPLES), tf.constant(seed)
-    bound, values = function(model, model.objective, tf.constant(X), noise, weights, seed)
+    weights, uniform = tf.constant(OF_EXAMPLES), rng.uniform([B], seed)
+    bound, values = function(model, model.objective, tf.constant(X), noise, weights, uniform)
     return bound, dict(zip((v.path for v in model.trainable_variables), values, strict=True))
 
 
@@ -67,8 +67,8 @@ def averages(model, estimator, seed):
         def repeat(i, sums, squares):
             of_repeat = rng.fold(tf.constant([seed, 0]), i)
             noise = model.draw_noise(k, B, rng.fold(of_repeat, 0))
-            weights = tf.constant(OF_EXAMPLES)
-            _, values = function(model, model.objective, tf.constant(X), noise, weights, rng.fold(of_repeat, 1))
+            weights, uniform = tf.constant(OF_EXAMPLES), rng.uniform([B], rng.fold(of_repeat, 1))
+            _, values = function(model, model.objective, tf.constant(X), noise, weights, uniform)
             sums = [total + value for total, value in zip(sums, values, strict=True)]
             return i + 1, sums, [total + value**2 for total, value in zip(squares, values, strict=True)]
 
@@ -169,14 +169,15 @@ def test_an_index_is_drawn_with_its_normalized_weight():
     n = 100_000
     log_weights = np.float32([-1000, -1001, -1003, -np.inf, -1000.5])
     repeated = tf.constant(np.repeat(log_weights[:, None], n, axis=1))
-    counts = np.bincount(estimators.draw_index(repeated, tf.constant([3, 4])), minlength=5)
+    counts = np.bincount(estimators.draw_index(repeated, rng.uniform([n], (3, 4))), minlength=5)
     p = np.exp(log_weights + 1000) / np.exp(log_weights + 1000).sum()
     assert counts.sum() == n and counts[3] == 0
     assert np.all(np.abs(counts - n * p) <= 4.5 * np.sqrt(n * p * (1 - p)))
 
 
 def test_an_only_sample_is_always_drawn():
-    np.testing.assert_array_equal(estimators.draw_index(tf.constant([[0.0, -1e30, 50.0]]), tf.constant([1, 2])), 0)
+    uniform = tf.constant([0.0, 0.5, 0.99])
+    np.testing.assert_array_equal(estimators.draw_index(tf.constant([[0.0, -1e30, 50.0]]), uniform), 0)
 
 
 @pytest.mark.parametrize("estimator", ["sticking_the_landing", "dreg"])
@@ -240,8 +241,8 @@ def test_the_exact_posterior_leaves_nothing_to_the_encoder():
     for estimator in ("sticking_the_landing", "dreg"):
         noise = reference.noise(K, len(exact.x), (3,))
         weights = tf.fill([len(exact.x)], 1 / len(exact.x))
-        x, seed = tf.constant(exact.x), tf.constant([0, 0])
-        _, values = estimators.get(estimator)(exact.model, exact.model.objective, x, noise, weights, seed)
+        x = tf.constant(exact.x)
+        _, values = estimators.get(estimator)(exact.model, exact.model.objective, x, noise, weights, weights)
         for variable, value in zip(exact.model.trainable_variables, values, strict=True):
             if variable.path.startswith("q_"):
                 np.testing.assert_allclose(value, 0, atol=1e-4, err_msg=f"{estimator}: {variable.path}")

@@ -114,8 +114,8 @@ def test_a_pixel_that_is_missing_everywhere_has_no_gradient(likelihood, estimato
     model, x = a_model(likelihood, estimator=estimator), holes(reference.binary(5, D))
     x[:, 2] = np.nan
     noise = [tf.constant(values) for values in reference.noise(4, 5, (3, 2))]
-    seed = tf.constant([0, 0])
-    _, gradients = model.estimator(model, model.objective, tf.constant(x), noise, tf.fill([5], 0.2), seed)
+    fifths = tf.fill([5], 0.2)
+    _, gradients = model.estimator(model, model.objective, tf.constant(x), noise, fifths, fifths)
     found = {v.path: g.numpy() for v, g in zip(model.trainable_variables, gradients, strict=True)}
     assert all(np.isfinite(gradient).all() for gradient in found.values())
     of_pixels = {path: gradient for path, gradient in found.items() if path.startswith("p_x/") and "hidden" not in path}

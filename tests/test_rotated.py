@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from test_training import assert_same, grey_images, stop_when_asked, train, without_times
 
-from iwae import batches, callbacks, rotated
+from iwae import batches, callbacks, rng, rotated
 from iwae.model import IWAE
 
 X = np.round(grey_images(6, seed=3))
@@ -112,7 +112,8 @@ def test_every_estimator_s_gradient_is_that_of_the_plain_layers_in_their_coordin
     x, noise = tf.constant(np.round(grey_images(batch))), model.draw_noise(3, batch, tf.constant([1, 2]))
 
     def gradients():
-        _, found = model.estimator(model, model.objective, x, noise, tf.fill([batch], 1 / batch), tf.constant([3, 4]))
+        weights, uniform = tf.fill([batch], 1 / batch), rng.uniform([batch], (3, 4))
+        _, found = model.estimator(model, model.objective, x, noise, weights, uniform)
         return {v.path: gradient.numpy() for v, gradient in zip(model.trainable_variables, found, strict=True)}
 
     plain, groups, random = gradients(), rotated.groups_of(model), np.random.default_rng(1)

@@ -31,7 +31,7 @@ class Program:
         def compute(x: tf.Tensor, noise: list[tf.Tensor]) -> Any:
             values = model.objective(model.log_weight_terms(x, noise).log_weights())
             shares = tf.fill([x.shape[0]], 1 / x.shape[0])
-            _, found = model.estimator(model, model.objective, x, noise, shares, tf.constant([0, 0]))
+            _, found = model.estimator(model, model.objective, x, noise, shares, tf.zeros_like(shares))
             return values, found
 
         values, found = compute(tf.constant(x), [tf.constant(n) for n in noise])

@@ -97,11 +97,15 @@ def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
             return (time.perf_counter() - started) / len(binary)
 
         return model, evaluate
-    rows = rows_of_block(case)
+    return model, updates_of(model, len(images), case.batch, rows_of_block(case))
+
+
+def updates_of(model: IWAE, examples: int, batch: int, rows: int) -> Callable[[], float]:
+    """A function that does a block of updates of a model, which holds its images, and gives the seconds of one."""
     # As `fit` calls it, which is not what `train_on_batch` does: its threads are others, with memory of their own.
     dataset = tf.data.Dataset.from_generator(
-        lambda: batches.index_blocks(len(images), case.batch, rows, seed=1),
-        output_signature=(tf.TensorSpec([None, case.batch], tf.int32),),
+        lambda: batches.index_blocks(examples, batch, rows, seed=1),
+        output_signature=(tf.TensorSpec([None, batch], tf.int32),),
     ).prefetch(2)
     options = tf.data.Options()
     # The thread that tunes a dataset sleeps, longer each time, up to a minute; its end is waited for when we are done.
@@ -115,7 +119,7 @@ def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
         float(update(blocks)["bound"])  # a number, so it waits for the device
         return (time.perf_counter() - started) / rows
 
-    return model, train
+    return train
 
 
 def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,14 @@ _CHOICES = {
         "CPU threads of each run, on which the last bits of its results depend; if not given, the cores / workers, or "
         "on a cluster --cpus-per-run.",
     ),
+    "devices": (
+        "N",
+        "GPUs, or where there are none CPU devices, on which each run is trained at once; a divisor of "
+        "--training.shares. One if not given. Changes no result.",
+    ),
 }
+
+_COUNTS = ("workers", "threads_per_run", "devices")
 
 # The sections and the parameters by their dotted names.
 _SECTIONS: dict[str, type] = {"": Experiment}
@@ -66,6 +73,8 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
     try:
         experiments, notes = plan(arguments, _made(experiment))
         where = _where(read_words(arguments))
+        for planned in experiments:
+            planned.training.check_devices(where["devices"] or 1)
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -147,7 +156,7 @@ def _without_effect(experiment: Experiment) -> list[str]:
 
 def _where(options: Mapping[str, list[list[str]]]) -> dict[str, Any]:
     """Where and how many at a time: the arguments of `running.execute`."""
-    found: dict[str, Any] = {name: _count(name, options.get(name)) for name in ("workers", "threads_per_run")}
+    found: dict[str, Any] = {name: _count(name, options.get(name)) for name in _COUNTS}
     found |= {name: _share(name, options.get(name)) for name in ("cpus_per_run", "gpus_per_run")}
     if "cluster" not in options:
         for name in ("cpus_per_run", "gpus_per_run"):

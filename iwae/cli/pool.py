@@ -57,11 +57,6 @@ class Job:
         self.state, self.reason = "failed", one_line(error)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 

@@ -5,12 +5,13 @@ Imported when something is to be run, since it needs NumPy; TensorFlow comes wit
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import iwae
 from iwae import device
-from iwae.cli.pool import Pool, cores, one_line
+from iwae.cli.pool import Pool, one_line
 from iwae.config import ConfigError, Experiment
+from iwae.device import cores
 from iwae.runs.folder import RunError
 from iwae.runs.run import finished
 
@@ -22,6 +23,7 @@ def execute(
     cluster: str | None = None,
     cpus_per_run: float | None = None,
     gpus_per_run: float | None = None,
+    devices: int | None = None,
 ) -> int:
     """Runs experiments and tells an error in one line.
 
@@ -31,25 +33,27 @@ def execute(
             on a cluster the cores that it takes.
         cluster: address of a Ray cluster to run on.
         cpus_per_run, gpus_per_run: how much of its nodes a run takes; None: a core for each thread, no GPU.
+        devices: on which each run is trained; None: one.
 
     Returns:
         The exit status: 0, 2 for a parameter that cannot be used, 1 for a run that failed, 130 after Ctrl-C.
     """
     threads, workers = threads_per_run, workers or 1
+    of_each: Callable[..., None] = run if devices is None else functools.partial(run, devices=devices)
     try:
         if cluster is not None:
             from iwae.cli.cluster import ClusterPool  # the lazy door to Ray
 
             threads = threads or max(1, int(cpus_per_run or 1))
-            of_each = functools.partial(run, threads=threads)
+            of_each = functools.partial(of_each, threads=threads)
             return ClusterPool(experiments, of_each, cluster, cpus_per_run or threads, gpus_per_run or 0).run()
         if len(experiments) > 1:
             threads = threads or max(1, cores() // workers)
-            return Pool(experiments, functools.partial(run, threads=threads), workers).run()
+            return Pool(experiments, functools.partial(of_each, threads=threads), workers).run()
         if (told := finished(experiments[0])) is not None:
             print(told)
             return 0
-        (run if threads is None else functools.partial(run, threads=threads))(experiments[0])
+        (of_each if threads is None else functools.partial(of_each, threads=threads))(experiments[0])
     except (ConfigError, RunError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -60,8 +64,8 @@ def execute(
     return 0
 
 
-def run(experiment: Experiment, threads: int | None = None) -> None:
+def run(experiment: Experiment, threads: int | None = None, devices: int = 1) -> None:
     """`iwae.run` as a function that a child process finds without TensorFlow in its parent."""
-    if threads is not None:
-        device.start_tensorflow(threads)
-    iwae.run(experiment)
+    if threads is not None or devices > 1:
+        device.start_tensorflow(threads, devices)
+    iwae.run(experiment, devices=devices)

@@ -90,10 +90,9 @@ def _ratios(
             i: tf.Tensor, sums: list[list[tf.Tensor]], sums_of_squares: tf.Tensor
         ) -> tuple[tf.Tensor, list[list[tf.Tensor]], tf.Tensor]:
             seeds = [rng.fold(rng.fold(seed, i), j) for j in range(2)]
-            noise = model.draw_noise(k, x.shape[0], seeds[0])
+            noise, uniform = model.draw_noise(k, x.shape[0], seeds[0]), rng.uniform(x.shape[:1], seeds[1])
             gradients = [
-                estimators.get(name)(model, bounds.importance_weighted, x, noise, weights, seeds[1])[1]
-                for name in names
+                estimators.get(name)(model, bounds.importance_weighted, x, noise, weights, uniform)[1] for name in names
             ]
             sums = tf.nest.map_structure(tf.add, sums, gradients)
             return i + 1, sums, sums_of_squares + tf.stack([squares(g) for g in gradients])

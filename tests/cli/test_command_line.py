@@ -156,7 +156,7 @@ def test_help_explains_every_parameter(capsys: pytest.CaptureFixture, monkeypatc
     text = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
     assert max(map(len, text.splitlines())) <= 100
     text = " ".join(text.replace("│", " ").split())
-    where = ("workers", "threads_per_run", "cluster", "cpus_per_run", "gpus_per_run")
+    where = ("workers", "threads_per_run", "devices", "cluster", "cpus_per_run", "gpus_per_run")
     for name in ("list", "preset", "file", "run", "grid", *where, *config.flatten(DEFAULT)):
         assert f"--{name.replace('_', '-')} " in text
     for section in (Experiment, config.Data, Model, Training, Evaluation):
@@ -319,7 +319,7 @@ def test_several_runs_go_to_the_pool(monkeypatch: pytest.MonkeyPatch, words: str
     assert seen == [[1, 2], workers, threads]
 
 
-@pytest.mark.parametrize("option", ["workers", "threads-per-run"])
+@pytest.mark.parametrize("option", ["workers", "threads-per-run", "devices"])
 @pytest.mark.parametrize("word", ["0", "-1", "x", "1.5", ""])
 def test_a_wrong_number_of_workers_or_threads_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, option: str, word: str
@@ -327,6 +327,20 @@ def test_a_wrong_number_of_workers_or_threads_is_refused(
     assert run_main(monkeypatch, raising(AssertionError("must not run")), [f"--{option}={word}"]) == 2
     line = f"error: {option.replace('-', '_')}: expected an integer >= 1, got '{word}'\n"
     assert capsys.readouterr().err == line
+
+
+def test_devices_divide_the_shares(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    seen: list[Any] = []
+
+    def run(experiment: Experiment, **given: int) -> None:
+        seen.append((experiment.training.shares, given))
+
+    words = ["--training.shares", "4", "--devices"]
+    assert run_main(monkeypatch, run, [*words, "2"]) == 0
+    assert run_main(monkeypatch, run, [*words, "4", "--threads-per-run", "1"]) == 0
+    assert seen == [(4, {"devices": 2}), (4, {"devices": 4, "threads": 1})]
+    assert run_main(monkeypatch, raising(AssertionError("must not run")), [*words, "3"]) == 2
+    assert capsys.readouterr().err == "error: devices: expected a divisor of training.shares, 4, got 3\n"
 
 
 def test_a_signal_to_several_runs_is_told_by_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
