@@ -1,5 +1,6 @@
 """An experiment from start to end: open the folder, load, build, train, then the tasks in order."""
 
+import functools
 import hashlib
 import importlib
 import json
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 
 from iwae import bounds, config, convolutions, evaluation, hardware, training
+from iwae.conditional import ConditionalIWAE
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.data.catalogue import ARRAYS
@@ -28,7 +30,7 @@ from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
-from iwae.runs.run import Own, Run, load_data, prepared_images
+from iwae.runs.run import Own, Run, label_values, load_data, prepared_images
 from iwae.sections import differences
 
 
@@ -148,7 +150,10 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
             dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
             dataset.train_mean, experiment.seed,
         )  # fmt: skip
-    model = IWAE(
+    of_class: Callable[..., IWAE] = IWAE
+    if settings.condition == "labels":
+        of_class = functools.partial(ConditionalIWAE, classes=len(label_values(dataset)), prior=settings.prior)
+    model = of_class(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
         hidden_units=settings.hidden_units,
@@ -167,7 +172,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     """The finished run `start`, whose network must be the one of `settings`."""
     other = start.read_experiment().model
-    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood"):
+    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood", "condition", "prior"):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
@@ -191,7 +196,7 @@ def _train(
         with signals.deferred():
             training.train(
                 model,
-                dataset.train if stochastic else prepared_images(dataset, "train", experiment),
+                prepared_images(dataset, "train", experiment, as_they_are=stochastic),
                 prepared_images(dataset, "valid", experiment),
                 experiment.training,
                 stochastic=stochastic,
@@ -291,7 +296,8 @@ def _evaluated(run: Run) -> Run:
         of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
         results[split] |= {name: run.evaluation[split][name] for name in of_others}
         results[split][WEIGHTS] = run.folder.recorded_checksum()
-        results[split]["binarization"] = hashlib.sha256(np.packbits(images == 1).tobytes()).hexdigest()[:16]
+        ones = np.packbits(images[:, : run.model.input_dim] == 1)
+        results[split]["binarization"] = hashlib.sha256(ones.tobytes()).hexdigest()[:16]
         likelihoods |= {split: arrays["log_likelihood_bound"], f"{split}_numbers": numbers}
     more = [
         f"L_{before['k']} of {before['examples']} {split} examples"

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from iwae import layers
 from iwae.model import IWAE
 
 REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior
@@ -147,7 +146,7 @@ def _compiled_log_joint(model: IWAE) -> LogJoint:
 
     @tf.function(jit_compile=True)
     def of_rows(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        return model.log_likelihood(x[None], z[:, None])[:, 0] + layers.standard_gaussian_log_prob(z)
+        return model.log_likelihood(x[None], z[:, None])[:, 0] + model.log_prior(z, x[None])
 
     def log_joint(x: np.ndarray, z: np.ndarray) -> np.ndarray:
         parts = np.arange(-(-len(z) // ROWS) * ROWS) % len(z)  # filled up, so that one shape is compiled, and cut
