@@ -17,7 +17,7 @@ from scipy import special
 
 from iwae.model import IWAE
 
-REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior
+REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior around its mean
 COARSE = 100  # points of the coarse grids along each dimension
 NATS = 12.0  # the fine grid holds what lies at most so much below the highest density
 SCALES = 4.0  # and so many standard deviations of q
@@ -102,7 +102,9 @@ def _on_grid(
 
     drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
     joint_of_drawn = log_joint(image, drawn)
-    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, points)
+    reach = tf.constant([[-REACH], [REACH]]) * tf.ones([1, len(mean)])
+    of_prior = model.from_prior(reach, image[None]).numpy().astype(np.float64)
+    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, of_prior, points)
     z = _points(axes)
     joint, q = log_joint(image, z), log_q(z)
     log_evidence = _log_integral(joint, axes)
@@ -163,6 +165,7 @@ def _axes_around_mass(
     joint_of_drawn: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
+    of_prior: np.ndarray,
     points: int,
 ) -> tuple[Axes, float]:
     """Axes of a grid around what matters of the posterior and of q; log p(x) on one around the former alone.
@@ -170,7 +173,7 @@ def _axes_around_mass(
     What matters is found on three coarse grids, each finer, and among draws of q, which hit a mode that is narrower
     than the first grid's spacing.
     """
-    low, high = np.full(len(mean), -REACH), np.full(len(mean), REACH)
+    low, high = of_prior
     for _ in range(3):
         grid = _points(_axes(low, high, COARSE))
         z, values = np.concatenate([grid, drawn]), np.concatenate([log_joint(grid), joint_of_drawn])

@@ -91,7 +91,8 @@ def is_finished(folder: Folder, experiment: Experiment) -> bool:
 
 def _title(experiment: Experiment) -> str:
     model = experiment.model
-    return f"{experiment.name} ({data_name(experiment.data.name)}, {model.objective.upper()}, k = {model.k})"
+    data = data_name(experiment.data.name) + (" given labels" if model.condition == "labels" else "")
+    return f"{experiment.name} ({data}, {model.objective.upper()}, k = {model.k})"
 
 
 def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any]) -> str:
