@@ -222,6 +222,7 @@ def test_missing_pixels_are_imputed_beside_the_classes():
 
 # ---- a run ----
 
+FAST = {"training.optimizer": "rotated_adam", "model.estimator": "dreg"}
 CONDITION = {"model.condition": "labels", "model.prior": "labels", "data.batch_size": 5}
 
 
@@ -288,7 +289,7 @@ class Kill(keras.callbacks.Callback):
 
 def test_a_run_that_was_killed_and_continued_is_the_same(tmp_path):
     """And what it is continued with must be the same: the labels, whether they are a condition, the prior."""
-    changes = {**CONDITION, "training.updates_per_call": 4, "tasks": ["train", "evaluate"]}
+    changes = {**CONDITION, "training.updates_per_call": 4, **FAST, "tasks": ["train", "evaluate"]}
     arrays = some_digits()
     whole = iwae.run(experiment(tmp_path, name="whole", **changes), dataset=arrays)
     killed = experiment(tmp_path, name="killed", **changes)

@@ -56,7 +56,7 @@ def schedule(segments: int = SEGMENTS, delta: float = 4.0) -> np.ndarray:
     return ((values - values[0]) / (values[-1] - values[0])).astype(np.float32)
 
 
-def latents(model: IWAE, noise: tf.Tensor, x: tf.Tensor | None) -> list[tf.Tensor]:
+def latents(model: IWAE, noise: tf.Tensor, x: tf.Tensor | None = None) -> list[tf.Tensor]:
     """z_l for each stochastic layer, from the data upwards, of images x: noise [C, B, E] -> each [C, B, D_l].
 
     Of a model without a condition they do not depend on x, which may be None.
