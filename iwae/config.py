@@ -167,8 +167,6 @@ def _rule_of_other_networks(model: "Model") -> None:
 def _rule_condition(model: "Model") -> None:
     if model.condition == "none":
         model.keeps_default("prior", "with model.condition 'none'")
-    elif model.network == "conv":
-        model.refuse("network", f"'mlp' with model.condition {model.condition!r}")
     if model.prior != "standard" and model.objective == "vae_analytic_kl":
         model.refuse("prior", f"'standard' with model.objective {model.objective!r}")
 

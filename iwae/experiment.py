@@ -141,6 +141,7 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
 
 def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
     settings, std = experiment.model, dataset.train_std
+    classes = len(label_values(dataset)) if settings.condition == "labels" else 0
     if dataset.kind != "continuous":  # pixels share a scale: one that is nearly always black tells little of its own
         std = np.maximum(std, 0.1 * std.max())
     network = None
@@ -148,11 +149,11 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         assert dataset.image_shape is not None  # looked at in `load_data`
         network = convolutions.networks(
             dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
-            dataset.train_mean, experiment.seed,
+            dataset.train_mean, experiment.seed, classes,
         )  # fmt: skip
     of_class: Callable[..., IWAE] = IWAE
-    if settings.condition == "labels":
-        of_class = functools.partial(ConditionalIWAE, classes=len(label_values(dataset)), prior=settings.prior)
+    if classes:
+        of_class = functools.partial(ConditionalIWAE, classes=classes, prior=settings.prior)
     model = of_class(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,

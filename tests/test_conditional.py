@@ -15,6 +15,7 @@ from tiny import experiment
 import iwae
 from iwae import batches, bounds, estimators, verbs
 from iwae.conditional import ConditionalIWAE
+from iwae.convolutions import networks
 from iwae.data.loading import load_dataset
 from iwae.diagnostics import annealing, grid, tightness
 from iwae.model import IWAE
@@ -184,6 +185,20 @@ def test_it_is_fitted_saved_and_loaded(tmp_path):
 
 def verbs_ends(model, x):
     return model.decode_mean(model.joined(verbs.embed(model, x)[0], x))
+
+
+def test_convolutions_are_told_the_classes_too(tmp_path):
+    sizes = {"latent_units": (2,), "hidden_units": ((4,),)}
+    network = networks((3, 2), **sizes, channels=(2,), likelihood="bernoulli", mean=None, seed=1, classes=C)
+    model = ConditionalIWAE(D, **sizes, k=K, classes=C, network=network)
+    x, other = (model.with_labels(reference.binary(2, D), labels) for labels in ([0, 1], [0, 2]))
+    found, of_others = (np.array(model.posterior_parameters(tf.constant(values))) for values in (x, other))
+    assert np.allclose(found[:, 0], of_others[:, 0]) and not np.isclose(found[:, 1], of_others[:, 1]).any()
+    images = model.sample(2, labels=[0, 1]).numpy(), model.sample(2, labels=[0, 2]).numpy()
+    assert np.allclose(images[0][0], images[1][0]) and not np.isclose(images[0][1], images[1][1]).any()
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(again.log_weights(x, 3, (0, 1)), model.log_weights(x, 3, (0, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

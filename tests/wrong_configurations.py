@@ -86,7 +86,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.prior": "labels"}, "model.prior"),
     ({"model.condition": "labels", "model.prior": "own"}, "model.prior"),
     ({"model.condition": "labels", "model.prior": "labels", "model.objective": "vae_analytic_kl"}, "model.prior"),
-    ({"model.condition": "labels", "model.network": "conv"}, "model.network"),
     ({"model.estimator": "exact"}, "model.estimator"),
     ({"model.objective": "vae", "model.estimator": "sampled"}, "model.estimator"),
     ({"model.objective": "vae_analytic_kl", "model.estimator": "dreg"}, "model.estimator"),
