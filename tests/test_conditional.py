@@ -278,7 +278,7 @@ def test_classes_that_are_not_numbered_from_0_are():
     [
         (
             without(some_digits(), "y_test"),
-            "expected a dataset with labels with 'labels', got none of the test examples",
+            "expected a label of every example with 'labels', got none of the test examples",
         ),
         (
             some_digits(y_valid=np.full(60, -1)),

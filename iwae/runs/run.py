@@ -174,7 +174,7 @@ def _conditioned(dataset: loading.Dataset, name: str) -> loading.Dataset:
     for split in SPLITS:
         labels = dataset.labels[split]
         if labels is None:
-            refuse("a dataset with labels", f"none of the {split} examples")
+            refuse("a label of every example", f"none of the {split} examples")
         for label in np.unique(labels):
             if label < 0 or not dataset.class_name(label):
                 refuse("a label of every example", f"{label} among those of {split}, which says that there is none")
