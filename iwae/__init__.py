@@ -9,13 +9,14 @@ from iwae.sections import ConfigError
 
 __version__ = "0.1.0"
 __all__ = [
-    "ConfigError", "Data", "Evaluation", "Experiment", "IWAE", "Model", "RunError", "Training", "bounds",
-    "load_dataset", "load_run", "run", "verbs",
+    "ConditionalIWAE", "ConfigError", "Data", "Evaluation", "Experiment", "IWAE", "Model", "RunError", "Training",
+    "bounds", "load_dataset", "load_run", "run", "verbs",
 ]  # fmt: skip
 
 # Imported when first used, so that `import iwae` waits neither for TensorFlow nor for NumPy: where, and the name there.
 _LAZY = {
     "IWAE": ("iwae.model", "IWAE"),
+    "ConditionalIWAE": ("iwae.conditional", "ConditionalIWAE"),
     "bounds": ("iwae.bounds", None),
     "load_dataset": ("iwae.data.loading", "load_dataset"),
     "load_run": ("iwae.experiment", "load_run"),
@@ -23,7 +24,7 @@ _LAZY = {
     "verbs": ("iwae.verbs", None),
     "RunError": ("iwae.runs.folder", "RunError"),
 }
-_WITH_TENSORFLOW = ("IWAE", "bounds", "load_run", "run", "verbs")
+_WITH_TENSORFLOW = ("IWAE", "ConditionalIWAE", "bounds", "load_run", "run", "verbs")
 
 
 def __getattr__(name: str) -> Any:

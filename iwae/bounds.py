@@ -93,6 +93,17 @@ def name_of(bound: Bound) -> str | dict[str, Any]:
     raise ValueError(f"objective: expected a bound that is registered (iwae.bounds.register), got {bound!r}")
 
 
+def as_bound(objective: str | dict[str, Any] | Bound) -> Bound:
+    """The bound of that name, of what `name_of` gave, or itself; raises ValueError for what is none."""
+    if isinstance(objective, str):
+        return get(objective)
+    if isinstance(objective, dict):
+        return get(**objective)
+    if not callable(objective):
+        raise ValueError(f"objective: expected the name of a bound or one of iwae.bounds, got {objective!r}")
+    return objective
+
+
 @register("vae")
 @dataclass(frozen=True)
 class Elbo:

@@ -164,6 +164,13 @@ def _rule_of_other_networks(model: "Model") -> None:
         model.keeps_default("channels", "with model.network 'mlp' (it belongs to 'conv')")
 
 
+def _rule_condition(model: "Model") -> None:
+    if model.condition == "none":
+        model.keeps_default("prior", "with model.condition 'none'")
+    if model.prior != "standard" and model.objective == "vae_analytic_kl":
+        model.refuse("prior", f"'standard' with model.objective {model.objective!r}")
+
+
 @dataclass(frozen=True)
 class Model(Section):
     """The network and what is maximized."""
@@ -194,6 +201,14 @@ class Model(Section):
     """Distribution of the data given the lowest stochastic layer: binary pixels, real numbers, or 8-bit values
     (discretized_logistic, Salimans et al. 2017). Paper: bernoulli."""
 
+    condition: Literal["none", "labels"] = "none"
+    """What encoder and decoder are told beside their inputs: nothing, or the class, so that the model is p(x | y)
+    (labels). Paper: none."""
+
+    prior: Literal["standard", "labels"] = "standard"
+    """Prior of the highest stochastic layer: N(0, I), or with condition labels a Gaussian of its own for each class
+    (labels). Paper: standard."""
+
     estimator: Literal["reparameterized", "sampled", "sticking_the_landing", "dreg"] = "reparameterized"
     """Estimator of the gradient: all k samples (reparameterized), one sample drawn by its weight (sampled: cheaper,
     more variance; end of section 3 of the paper), without the score term (sticking_the_landing, Roeder et al. 2017),
@@ -217,7 +232,7 @@ class Model(Section):
     _path: ClassVar[str] = "model"
     _rules: ClassVar = (
         _rule_sizes_match, _rule_estimator_fits, _rule_one_layer_only, _rule_of_other_objectives,
-        _rule_of_other_networks,
+        _rule_of_other_networks, _rule_condition,
     )  # fmt: skip
 
 

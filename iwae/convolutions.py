@@ -24,6 +24,7 @@ def networks(
     likelihood: str,
     mean: np.ndarray | None,
     seed: int,
+    classes: int = 0,
 ) -> tuple[list[keras.Model], list[keras.Model]]:
     """Encoder and decoder, a Keras model for every stochastic layer, from the data upwards.
 
@@ -34,6 +35,7 @@ def networks(
     Args:
         image_shape: (height, width) or (height, width, 3).
         mean: pixel means of the training data or None: Bernoulli logits start at the logit of their mean.
+        classes: C, of a condition: so many columns come behind the pixels, and behind z_1.
         others: those of `iwae.model.IWAE`.
     """
     seeds, colours = np.random.SeedSequence(seed), (*image_shape, 1)[2]
@@ -58,13 +60,16 @@ def networks(
             for parameter, initializer in (("mean", glorot(seeds)), ("log_std", of_scale))
         ]
 
-    x = keras.Input((math.prod(image_shape),))
-    h = keras.layers.Reshape((*sides[0], colours))(x)
+    pixels = math.prod(image_shape)
+    x = keras.Input((pixels + classes,))
+    h = keras.layers.Reshape((*sides[0], colours))(x[:, :pixels] if classes else x)
     for i, count in enumerate(channels, start=1):
         h = elu(keras.layers.Conv2D, count, f"q_z1_convolution_{i}", **_WINDOW)(h)
-    encoder = [keras.Model(x, gaussian(keras.layers.Flatten()(h), hidden_units[0], latent_units[0], "q_z1"))]
+    h = keras.layers.Flatten()(h)
+    h = keras.layers.Concatenate()([h, x[:, pixels:]]) if classes else h
+    encoder = [keras.Model(x, gaussian(h, hidden_units[0], latent_units[0], "q_z1"))]
 
-    z, smallest = keras.Input((latent_units[0],)), (*sides[-1], channels[-1])
+    z, smallest = keras.Input((latent_units[0] + classes,)), (*sides[-1], channels[-1])
     h = elu(keras.layers.Dense, math.prod(smallest), "p_x_picture")(dense(z, hidden_units[0][::-1], "p_x"))
     h = keras.layers.Reshape(smallest)(h)
     for i in range(len(channels) - 1, 0, -1):

@@ -256,7 +256,7 @@ def evaluate(
         "effective_sample_size": mean["effective_sample_size"],
     }
     if model.likelihood == "discretized_logistic":
-        known = np.count_nonzero(~np.isnan(images)) / len(images)  # of an image
+        known = np.count_nonzero(~np.isnan(images[:, : model.input_dim])) / len(images)  # of an image
         summary["bits_per_dimension"] = summary["nll"] / (known * math.log(2))
     if settings.remove_inactive_units:
         summary["nll_active_units_only"] = summary["nll"]

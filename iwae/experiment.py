@@ -1,6 +1,7 @@
 """An experiment from start to end: open the folder, load, build, train, then the tasks in order."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import bounds, config, convolutions, evaluation, hardware, training
+from iwae.conditional import ConditionalIWAE
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.data.catalogue import ARRAYS
@@ -31,7 +33,7 @@ from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
-from iwae.runs.run import Own, Run, load_data, prepared_images
+from iwae.runs.run import Own, Run, label_values, load_data, prepared_images
 from iwae.sections import differences, flatten
 
 
@@ -152,6 +154,7 @@ def build_model(experiment: Experiment, dataset: loading.Dataset, trained: Folde
 
 def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
     settings, std = experiment.model, dataset.train_std
+    classes = len(label_values(dataset)) if settings.condition == "labels" else 0
     if dataset.kind != "continuous":  # pixels share a scale: one that is nearly always black tells little of its own
         std = np.maximum(std, 0.1 * std.max())
     network = None
@@ -159,9 +162,12 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
         assert dataset.image_shape is not None  # looked at in `load_data`
         network = convolutions.networks(
             dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
-            dataset.train_mean, experiment.seed,
+            dataset.train_mean, experiment.seed, classes,
         )  # fmt: skip
-    model = IWAE(
+    of_class: Callable[..., IWAE] = IWAE
+    if classes:
+        of_class = functools.partial(ConditionalIWAE, classes=classes, prior=settings.prior)
+    model = of_class(
         input_dim=dataset.train.shape[1],
         latent_units=settings.latent_units,
         hidden_units=settings.hidden_units,
@@ -180,7 +186,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     """The finished run `start`, whose network must be the one of `settings`."""
     other = start.read_experiment().model
-    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood"):
+    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood", "condition", "prior"):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "
@@ -205,7 +211,7 @@ def _train(
         with signals.deferred():
             training.train(
                 model,
-                dataset.train if stochastic else prepared_images(dataset, "train", experiment),
+                prepared_images(dataset, "train", experiment, as_they_are=stochastic),
                 prepared_images(dataset, "valid", experiment),
                 experiment.training,
                 stochastic=stochastic,
@@ -320,7 +326,8 @@ def _evaluated(run: Run) -> Run:
         of_others = set(run.evaluation.get(split, {})) - set(evaluation.ENTRIES)
         results[split] |= {name: run.evaluation[split][name] for name in of_others}
         results[split][WEIGHTS] = run.folder.recorded_checksum()
-        results[split]["binarization"] = hashlib.sha256(np.packbits(images == 1).tobytes()).hexdigest()[:16]
+        ones = np.packbits(images[:, : run.model.input_dim] == 1)
+        results[split]["binarization"] = hashlib.sha256(ones.tobytes()).hexdigest()[:16]
         likelihoods |= {split: arrays["log_likelihood_bound"], f"{split}_numbers": numbers}
     more = [
         f"L_{before['k']} of {before['examples']} {split} examples"

@@ -249,6 +249,19 @@ def _parts(k: int, batch: int | None) -> int:
     return max(parts for parts in range(1, most + 1) if k % parts == 0)
 
 
+def apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Any:
+    """A layer on [B, I] or [k, B, I]: outputs [1, B, D] or [k, B, D]. Flattened first: one large matrix product."""
+    leading = [1, *inputs.shape[:-1]] if inputs.shape.rank == 2 else list(inputs.shape[:-1])
+    leading = [-1 if size is None else size for size in leading]
+    flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
+    if stop_weights:
+        weights = [tf.stop_gradient(v) for v in layer.trainable_variables]
+        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, flat)
+    else:
+        outputs = layer(flat)
+    return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)
+
+
 def glorot(seeds: np.random.SeedSequence) -> keras.initializers.Initializer:
     """Glorot & Bengio's uniform initializer with a seed of its own, so that layers of one size do not start alike."""
     return keras.initializers.GlorotUniform(seed=int(seeds.spawn(1)[0].generate_state(1)[0]))
@@ -288,19 +301,6 @@ def tanh_networks(
         for i, (hidden, units) in enumerate(zip(hidden_units[1:], latent_units[:-1], strict=True))
     ]
     return encoder, [outermost, *upper]
-
-
-def apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Any:
-    """A layer on [B, I] or [k, B, I]: outputs [1, B, D] or [k, B, D]. Flattened first: one large matrix product."""
-    leading = [1, *inputs.shape[:-1]] if inputs.shape.rank == 2 else list(inputs.shape[:-1])
-    leading = [-1 if size is None else size for size in leading]
-    flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
-    if stop_weights:
-        weights = [tf.stop_gradient(v) for v in layer.trainable_variables]
-        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, flat)
-    else:
-        outputs = layer(flat)
-    return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)
 
 
 def check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[int, ...]) -> None:

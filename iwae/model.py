@@ -71,9 +71,10 @@ class IWAE(keras.Model):
             They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
         seed: of the initial weights and of all noise in training.
 
-    The variable `beta` is the weight of the KL term in the training objective, 1 unless assigned. With the attribute
-    `missing`, False unless set before the model is used, NaN stands for a pixel that is not known: p(x | z_1) is that
-    of the others (MIWAE: Mattei & Frellsen 2019, arXiv:1812.02633), and networks see a standardized zero in its place.
+    A condition, p(x | y), is in `iwae.conditional`. The variable `beta` is the weight of the KL term in the training
+    objective, 1 unless assigned. With the attribute `missing`, False unless set before the model is used, NaN stands
+    for a pixel that is not known: p(x | z_1) is that of the others (MIWAE: Mattei & Frellsen 2019, arXiv:1812.02633),
+    and networks see a standardized zero in its place.
 
     An example, with binary images [n, 784]:
 
@@ -81,6 +82,8 @@ class IWAE(keras.Model):
         model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4))
         model.fit(binary_images, batch_size=20, epochs=10)
     """
+
+    classes: int = 0  # C, of a condition y: one-hot columns behind the pixels of x [B, D + C], and behind z_1 to decode
 
     def __init__(
         self,
@@ -112,7 +115,7 @@ class IWAE(keras.Model):
             raise ValueError(f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
         self.input_dim, self.latent_units = input_dim, tuple(latent_units)
         self.k, self.seed, self.likelihood, self.missing = k, seed, likelihood, False
-        self.objective = _as_bound(objective)
+        self.objective = bounds.as_bound(objective)
         self.estimator_name, self.estimator = estimator, estimators.get(estimator)
         if getattr(self.objective, "analytic_kl", False) and len(self.latent_units) > 1:
             raise ValueError(f"objective: expected one that works with several stochastic layers, got {objective!r}")
@@ -140,9 +143,9 @@ class IWAE(keras.Model):
             layers.check_networks(self.encoder, self.decoder, self.latent_units)
         sizes = (input_dim, *self.latent_units)
         for i, (encoder, decoder) in enumerate(zip(self.encoder, self.decoder, strict=True)):
-            is_logits = i == 0 and likelihood == "bernoulli"
-            layers.check_outputs(f"encoder {i + 1}", encoder, sizes[i], [sizes[i + 1]] * 2)
-            layers.check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1], [sizes[i]] * (1 if is_logits else 2))
+            is_logits, more = i == 0 and likelihood == "bernoulli", 0 if i else self.classes
+            layers.check_outputs(f"encoder {i + 1}", encoder, sizes[i] + more, [sizes[i + 1]] * 2)
+            layers.check_outputs(f"decoder {i + 1}", decoder, sizes[i + 1] + more, [sizes[i]] * (1 if is_logits else 2))
         apart = estimator == "dreg" or hasattr(self.objective, "for_encoder")
         if apart and {id(v) for v in self.encoder_variables} & {id(v) for v in self.decoder_variables}:
             raise ValueError(
@@ -153,14 +156,9 @@ class IWAE(keras.Model):
         self.bound_tracker = keras.metrics.Mean(name="bound")
         self.images: Images | None = None
         self._config = {
-            "input_dim": input_dim,
-            "latent_units": list(latent_units),
-            "hidden_units": [list(sizes) for sizes in hidden_units],
-            "k": k,
-            "likelihood": likelihood,
-            "estimator": estimator,
-            "seed": seed,
-        }
+            "input_dim": input_dim, "latent_units": list(latent_units), "hidden_units": [list(h) for h in hidden_units],
+            "k": k, "likelihood": likelihood, "estimator": estimator, "seed": seed,
+        }  # fmt: skip
         self._network = network
 
     def get_config(self) -> dict[str, Any]:
@@ -181,6 +179,20 @@ class IWAE(keras.Model):
         model = cls(network=network, **config)
         model.missing = missing
         return model
+
+    # ---- what a condition changes (`iwae.conditional`); here there is none ------------------------------------------
+
+    def joined(self, z: Any, x: Any) -> Any:
+        """z_1 [..., D_1] of examples x as p(x | z_1) is a function of it: with the columns of a condition behind it."""
+        return z
+
+    def from_prior(self, epsilon: tf.Tensor, x: Any) -> tf.Tensor:
+        """z_L [..., D_L] made of standard normal noise: a draw of the prior, given the condition of x."""
+        return epsilon
+
+    def log_prior(self, z: tf.Tensor, x: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
+        """log p(z_L), or given the condition of x [B, D + C]: z_L [..., D_L] -> [...], nats; `units` [D_L] or None."""
+        return layers.standard_gaussian_log_prob(z, units)
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
@@ -244,7 +256,7 @@ class IWAE(keras.Model):
         for i, (z, decoder, above) in enumerate(zip(samples[:-1], self.decoder[1:], samples[1:], strict=True)):
             mean, log_std = layers.apply(decoder, above)
             log_prior.append(layers.gaussian_log_prob(z, mean, log_std, units and units[i]))
-        log_prior.append(layers.standard_gaussian_log_prob(samples[-1], units and units[-1]))
+        log_prior.append(self.log_prior(samples[-1], x, units and units[-1]))
         terms = LogWeightTerms(self.log_likelihood(x, samples[0]), log_prior, log_posterior, samples, drawn, posterior)
         for values in (terms.log_likelihood, *log_prior, *log_posterior):
             values.shape.assert_is_compatible_with((k, x.shape[0]))  # a broadcast would be silent
@@ -319,14 +331,17 @@ class IWAE(keras.Model):
         """
         return self.decode_mean(self.sample_latents(n, (self.seed, 0) if seed is None else seed))
 
-    def sample_latents(self, n: int, seed: Seed) -> tf.Tensor:
-        """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1]."""
+    def sample_latents(self, n: int, seed: Seed, x: ArrayLike | None = None) -> tf.Tensor:
+        """n samples z_1 of the lowest stochastic layer from the prior, by ancestral sampling. -> [n, D_1].
+
+        `x` [n, D + C]: examples whose condition they are given, and joined with; of no effect without one.
+        """
         seed = _as_seed(seed)
-        z = rng.normal([n, self.latent_units[-1]], rng.fold(seed, 0))
+        z = self.from_prior(rng.normal([n, self.latent_units[-1]], rng.fold(seed, 0)), x)
         for i, decoder in reversed(list(enumerate(self.decoder[1:], start=1))):
             mean, log_std = decoder(z)
             z = mean + tf.exp(log_std) * rng.normal(mean.shape, rng.fold(seed, i))
-        return z
+        return self.joined(z, x)
 
     def as_images(self, x: ArrayLike) -> tf.Tensor:
         """x as float32 [n, D], uint8 made 8-bit values; raises ValueError if it is not [n, ...] with D numbers each."""
@@ -529,16 +544,6 @@ class IWAE(keras.Model):
 
     def _seed_of_update(self, stream: str) -> tf.Tensor:
         return rng.stream(self.seed, self._updates(), stream)
-
-
-def _as_bound(objective: str | dict[str, Any] | Bound) -> Bound:
-    if isinstance(objective, str):
-        return bounds.get(objective)
-    if isinstance(objective, dict):  # as `get_config` gives it
-        return bounds.get(**objective)
-    if not callable(objective):
-        raise ValueError(f"objective: expected the name of a bound or one of iwae.bounds, got {objective!r}")
-    return objective
 
 
 def _examples(x: tf.Tensor) -> int | tf.Tensor:

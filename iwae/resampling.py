@@ -10,6 +10,7 @@ from iwae.model import IWAE
 
 PROPOSALS = 100  # draws from q, of which one is picked, where a figure shows resampled draws
 ROWS = 10_000  # samples in one matrix product
+Of = Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]]
 
 
 def resample(model: IWAE, images: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
@@ -27,13 +28,11 @@ def resample(model: IWAE, images: np.ndarray, k: int, seed: int) -> list[np.ndar
     return _summed(model, images, k, seed, picked)
 
 
-def weighted_mean(
-    model: IWAE, images: np.ndarray, k: int, seed: int, of: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list
-) -> list[np.ndarray]:
+def weighted_mean(model: IWAE, images: np.ndarray, k: int, seed: int, of: Of = lambda z, _: z) -> list[np.ndarray]:
     """E[z | x] for each image [n, D] by self-normalised importance sampling with k draws from q.
 
-    -> for each stochastic layer, from the data upwards, [n, D_l]; or E[f(z) | x] of what `of` makes of these layers,
-    each [k, B, D_l].
+    -> for each stochastic layer, from the data upwards, [n, D_l]; or E[f(z, x) | x] of what `of` makes of these layers,
+    each [k, B, D_l], and images [B, D].
     """
     return _summed(model, images, k, seed, lambda log_weights, _: bounds.normalized_weights(log_weights), of)
 
@@ -44,7 +43,7 @@ def _summed(
     k: int,
     seed: int,
     shares: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    of: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
+    of: Of = lambda z, _: z,
 ) -> list[np.ndarray]:
     """The sum of k draws from q, or of what is made `of` them, by their shares [k, B], of log weights and a seed."""
     batch = min(len(images), max(1, ROWS // k))
@@ -53,7 +52,7 @@ def _summed(
     def compiled(x: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         terms = model.log_weight_terms(x, model.draw_noise(k, batch, rng.fold(seed, 0)))
         of_samples = shares(terms.log_weights(), rng.fold(seed, 1))
-        return [tf.reduce_sum(of_samples[..., None] * z, axis=0) for z in of(terms.samples)]
+        return [tf.reduce_sum(of_samples[..., None] * z, axis=0) for z in of(terms.samples, x)]
 
     results = []
     for start in range(0, len(images), batch):

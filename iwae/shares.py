@@ -38,7 +38,7 @@ class Shares(keras.callbacks.Callback):
         self._shares, self._batch, self._devices, self._networks = shares, batch, devices, [model]
         for device in devices[1:]:
             with tf.device(device):
-                copy = IWAE.from_config(model.get_config())
+                copy = type(model).from_config(model.get_config())
                 prepare(copy)
             self._networks.append(copy)
         for device, network in zip(devices, self._networks, strict=True):

@@ -17,7 +17,8 @@ def reconstruct(model: IWAE, x: ArrayLike, k: int = 1, seed: int = 0) -> np.ndar
 
     The draw is from q(z | x); with k > 1 it is one of k such draws, picked by its importance weight.
     """
-    return _decoded(model, resampling.resample(model, _images(model, x), k, seed)[0])
+    images = _images(model, x)
+    return _decoded(model, model.joined(resampling.resample(model, images, k, seed)[0], images))
 
 
 def embed(model: IWAE, x: ArrayLike, k: int = 1, seed: int = 0) -> list[np.ndarray]:
@@ -38,16 +39,19 @@ def impute(model: IWAE, x: ArrayLike, k: int = 1000, seed: int = 0) -> np.ndarra
     E[x_missing | x_known] by k draws of q and their normalised importance weights (Mattei & Frellsen 2019).
     """
     images = _images(model, x)
-    (mean,) = resampling.weighted_mean(model, images, k, seed, lambda samples: [model.decode_mean(samples[0])])
-    return np.where(np.isnan(images), mean, images)
+    (mean,) = resampling.weighted_mean(
+        model, images, k, seed, lambda samples, x: [model.decode_mean(model.joined(samples[0], x))]
+    )
+    pixels = images[:, : model.input_dim]
+    return np.where(np.isnan(pixels), mean, pixels)
 
 
 def interpolate(model: IWAE, x1: ArrayLike, x2: ArrayLike, steps: int = 10, seed: int = 0) -> np.ndarray:
     """E[x | z_1] on the straight line from the posterior mean of z_1 (`embed`) of images x1 to that of x2.
 
-    Both ends are among the steps: x1, x2 [n, ...] -> [steps, n, D].
+    Both ends are among the steps: x1, x2 [n, ...] -> [steps, n, D]. Of a conditional model the class goes along.
     """
-    start, end = (embed(model, x, seed=seed)[0] for x in (x1, x2))
+    start, end = (np.asarray(model.joined(embed(model, x, seed=seed)[0], model.as_images(x))) for x in (x1, x2))
     return np.stack([_decoded(model, start + part * (end - start)) for part in np.linspace(0, 1, steps)])
 
 
@@ -71,5 +75,6 @@ def _images(model: IWAE, x: ArrayLike) -> np.ndarray:
 
 
 def _decoded(model: IWAE, z: np.ndarray) -> np.ndarray:
-    parts = [model.decode_mean(z[start : start + PART].astype(np.float32)) for start in range(0, len(z), PART)]
+    z = np.asarray(z, np.float32)
+    parts = [model.decode_mean(z[start : start + PART]) for start in range(0, len(z), PART)]
     return np.concatenate(parts)

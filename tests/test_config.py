@@ -89,6 +89,8 @@ RIGHT = [
     {"model.objective": "vae", "model.beta": 4, "model.beta_warmup_epochs": 10},
     {"model.objective": "vae_analytic_kl", "model.beta": 0},
     {"model.objective": "vae", "model.estimator": "sticking_the_landing"},
+    {"model.condition": "labels", "model.prior": "labels", "model.estimator": "dreg"},
+    {"model.condition": "labels", "model.objective": "vae_analytic_kl"},
     {"model.estimator": "dreg"},
     {"model.objective": "vae", "model.estimator": "dreg"},
     {"model.objective": "ciwae", "model.estimator": "dreg"},

@@ -99,9 +99,9 @@ def test_8_bit_values_that_are_missing_count_nothing():
 def test_the_bracket_is_of_the_values_that_are_known():
     """log p of fewer binary pixels is nearer to zero."""
     model = a_model("bernoulli")
-    missing = np.tile(np.arange(D) > 0, (4, 1))
+    missing = np.tile(np.where(np.arange(D) > 0, np.nan, 0), (4, 1))
     found = {
-        name: tightness.bidirectional(model, 4, 20, 20, 2, 1, missing=m) for name, m in (("", None), ("one", missing))
+        name: tightness.bidirectional(model, 4, 20, 20, 2, 1, like=m) for name, m in (("", None), ("one", missing))
     }
     assert np.all(found["one"]["l_k"] > found[""]["l_k"] + 0.5) and np.all(
         found["one"]["lower"] > found[""]["lower"] + 0.5

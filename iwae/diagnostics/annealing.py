@@ -1,9 +1,9 @@
 """Markov chains on the posterior of given images: annealed importance sampling and Hamiltonian Monte Carlo (HMC).
 
 Both walk in the space of the noise of the generative network: e ~ N(0, I) holds a number for every unit of every
-stochastic layer, z_L = e_L and z_l = mean(z_{l+1}) + std(z_{l+1}) e_l, so that, whatever the number of layers, the
-posterior is N(e; 0, I) p(x | z_1(e)) up to a factor. Between prior and posterior lie N(e; 0, I) p(x | z_1(e))^beta with
-beta from 0 to 1.
+stochastic layer, z_L = e_L (of a conditional prior its mean + std e_L) and z_l = mean(z_{l+1}) + std(z_{l+1}) e_l, so
+that, whatever the number of layers, the posterior is N(e; 0, I) p(x | z_1(e)) up to a factor. Between prior and
+posterior lie N(e; 0, I) p(x | z_1(e))^beta with beta from 0 to 1.
 
 Axis order [C, B, E]: chains, images, numbers in e.
 """
@@ -56,10 +56,13 @@ def schedule(segments: int = SEGMENTS, delta: float = 4.0) -> np.ndarray:
     return ((values - values[0]) / (values[-1] - values[0])).astype(np.float32)
 
 
-def latents(model: IWAE, noise: tf.Tensor) -> list[tf.Tensor]:
-    """z_l for each stochastic layer, from the data upwards: noise [C, B, E] -> each [C, B, D_l]."""
+def latents(model: IWAE, noise: tf.Tensor, x: tf.Tensor | None = None) -> list[tf.Tensor]:
+    """z_l for each stochastic layer, from the data upwards, of images x: noise [C, B, E] -> each [C, B, D_l].
+
+    Of a model without a condition they do not depend on x, which may be None.
+    """
     *lower, above = tf.split(noise, model.latent_units, axis=-1)
-    z = [above]
+    z = [model.from_prior(above, x)]
     for decoder, epsilon in zip(model.decoder[:0:-1], lower[::-1], strict=True):
         mean, log_std = decoder(tf.reshape(z[0], [-1, z[0].shape[-1]]))
         z.insert(0, tf.reshape(mean, epsilon.shape) + tf.exp(tf.reshape(log_std, epsilon.shape)) * epsilon)
@@ -176,7 +179,7 @@ def hamiltonian_monte_carlo(
         )
         acceptance = tf.reduce_mean(tf.exp(tf.minimum(log_accept, 0.0)), axis=(0, 1))
         r_hat = tf.reduce_max(tfp.mcmc.potential_scale_reduction(noise), axis=-1)
-        z = latents(model, tf.reshape(noise, [draws * chains, *shape[1:]]))
+        z = latents(model, tf.reshape(noise, [draws * chains, *shape[1:]]), x)
         return [tf.reshape(values, [draws, *shape[:2], -1]) for values in z], acceptance, r_hat
 
     z, acceptance, r_hat = compiled(x, tf.constant(start), step_size, tf.constant([seed, -1]))
@@ -232,7 +235,7 @@ def _log_likelihood(model: IWAE, x: tf.Tensor) -> LogDensity:
 
     def log_likelihood(noise: tf.Tensor) -> tf.Tensor:
         if not last or last[0] is not noise:
-            last[:] = [noise, model.log_likelihood(x, latents(model, noise)[0])]
+            last[:] = [noise, model.log_likelihood(x, latents(model, noise, x)[0])]
         return last[1]
 
     return log_likelihood

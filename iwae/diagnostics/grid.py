@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from iwae import layers
 from iwae.model import IWAE
 
-REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior
+REACH = 8.0  # of the first, coarse grid, in standard deviations of the prior around its mean
 COARSE = 100  # points of the coarse grids along each dimension
 NATS = 12.0  # the fine grid holds what lies at most so much below the highest density
 SCALES = 4.0  # and so many standard deviations of q
@@ -103,7 +102,9 @@ def _on_grid(
 
     drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
     joint_of_drawn = log_joint(image, drawn)
-    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, points)
+    reach = tf.constant([[-REACH], [REACH]]) * tf.ones([1, len(mean)])
+    of_prior = model.from_prior(reach, image[None]).numpy().astype(np.float64)
+    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, of_prior, points)
     z = _points(axes)
     joint, q = log_joint(image, z), log_q(z)
     log_evidence = _log_integral(joint, axes)
@@ -147,7 +148,7 @@ def _compiled_log_joint(model: IWAE) -> LogJoint:
 
     @tf.function(jit_compile=True)
     def of_rows(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        return model.log_likelihood(x[None], z[:, None])[:, 0] + layers.standard_gaussian_log_prob(z)
+        return model.log_likelihood(x[None], z[:, None])[:, 0] + model.log_prior(z, x[None])
 
     def log_joint(x: np.ndarray, z: np.ndarray) -> np.ndarray:
         parts = np.arange(-(-len(z) // ROWS) * ROWS) % len(z)  # filled up, so that one shape is compiled, and cut
@@ -164,6 +165,7 @@ def _axes_around_mass(
     joint_of_drawn: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
+    of_prior: np.ndarray,
     points: int,
 ) -> tuple[Axes, float]:
     """Axes of a grid around what matters of the posterior and of q; log p(x) on one around the former alone.
@@ -171,7 +173,7 @@ def _axes_around_mass(
     What matters is found on three coarse grids, each finer, and among draws of q, which hit a mode that is narrower
     than the first grid's spacing.
     """
-    low, high = np.full(len(mean), -REACH), np.full(len(mean), REACH)
+    low, high = of_prior
     for _ in range(3):
         grid = _points(_axes(low, high, COARSE))
         z, values = np.concatenate([grid, drawn]), np.concatenate([log_joint(grid), joint_of_drawn])

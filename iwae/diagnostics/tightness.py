@@ -121,11 +121,14 @@ def per_image(
     }
 
 
-def simulate(model: IWAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior."""
+def simulate(model: IWAE, n: int, seed: int, like: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """n examples [n, D] drawn from the model, and the noise [n, E] each was made from: a draw from its posterior.
+
+    Of a conditional model they have the condition of the examples `like` [n, D + C].
+    """
     noise = rng.normal([1, n, sum(model.latent_units)], rng.stream(seed, 0, "simulate"))
-    (x,) = model.decode(annealing.latents(model, noise)[0]).sample(seed=(seed, 1)).numpy()
-    return x, noise[0].numpy()
+    (x,) = model.decode(model.joined(annealing.latents(model, noise, like)[0], like)).sample(seed=(seed, 1))
+    return np.asarray(model.joined(x, like)), noise[0].numpy()
 
 
 def bidirectional(
@@ -136,18 +139,19 @@ def bidirectional(
     chains: int,
     seed: int,
     label: str | None = None,
-    missing: np.ndarray | None = None,
+    like: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Bidirectional Monte Carlo on n examples simulated from the model: the truth lies between two averages.
 
-    `missing` [n, D]: the values that are then taken away from each; its noise stays a draw from its posterior.
+    `like` [n, D]: examples, each with the condition of the simulated one; and the values that are missing in them (NaN)
+    are then taken away from these, whose noise stays a draw from their posterior.
 
     Returns:
         Arrays [n]: "lower" (AIS forwards) and "upper" (backwards from an exact draw of the posterior), whose means are
         below and above log p(x), and "l_k" on the same examples.
     """
-    images, draws = simulate(model, n, seed)
-    images = images if missing is None else np.where(missing, np.nan, images)
+    images, draws = simulate(model, n, seed, like)
+    images = images if like is None else np.where(np.isnan(like), np.nan, images)
     forwards = annealing.sample(model, images, chains, steps, seed, label=label and f"{label}, simulated")
     backwards = annealing.sample(
         model,
@@ -227,7 +231,7 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
     images = test[evaluation.spread(len(test), settings.tightness_examples)]
     how = (settings.k, settings.ais_steps, settings.ais_chains, run.experiment.seed, "annealed importance sampling")
     values = per_image(run.model, images, *how)
-    bracket = bidirectional(run.model, len(images), *how, missing=np.isnan(images))
+    bracket = bidirectional(run.model, len(images), *how, like=images)
     return summarize(values, bracket, settings), _figures(values, run.title, settings.k)
 
 

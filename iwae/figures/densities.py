@@ -154,8 +154,9 @@ def of_table(run: Run) -> dict[str, Figure]:
     wanted = run.experiment.model.likelihood == "gaussian" and data.shape[1] >= 2 and len(data)
     if run.dataset.image_shape or not wanted:
         return {}
-    data = data[evaluation.spread(len(data), 2000)]
-    draws = np.array(run.model.decode(run.model.sample_latents(len(data), (seed, 2))).sample(seed=(seed, 3)))
+    chosen = evaluation.spread(len(data), 2000)
+    z = run.model.sample_latents(len(chosen), (seed, 2), run.images("test")[complete][chosen])
+    data, draws = data[chosen], np.array(run.model.decode(z).sample(seed=(seed, 3)))
     if data.shape[1] > 2:
         return {"pairs": pairs(data, draws, title)}
     truth = None

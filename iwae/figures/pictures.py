@@ -1,15 +1,18 @@
 """Pictures that a model makes: samples, reconstructions, and what points of the latent space decode to."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from iwae import evaluation, resampling, verbs
+from iwae.conditional import ConditionalIWAE
 from iwae.figures import style
 from iwae.figures.posterior import chosen_inputs
 from iwae.figures.style import Array
-from iwae.runs.run import Run
+from iwae.runs.run import Run, label_values
 
 LATENT_GRID = np.linspace(-3, 3, 20)
 
@@ -113,6 +116,22 @@ def latent_grid(images: ArrayLike, z1: ArrayLike, z2: ArrayLike, title: str) -> 
     return figure
 
 
+@style.styled
+def samples_by_class(images: ArrayLike, names: Sequence[str], title: str) -> Figure:
+    """Images [n_classes, columns, H, W] (pixel means), a row a class called as `names` say, a column the same noise."""
+    images = style.pictures("images", images, "n_classes columns H W")
+    rows, columns, height, _ = images.shape[:4]
+    if len(names) != rows:
+        raise ValueError(f"names: expected one of each of {rows} classes, got {len(names)}")
+    labels = 0.4 + 0.08 * max(map(len, names))
+    size = _size(images.shape[2:], rows, columns, 6.5, labels)
+    figure, (axes,) = style.figure("Samples from the prior, by class", title, *size)
+    style.mosaic(axes, images)
+    axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, names, parse_math=False)
+    axes.set(ylabel="class", xlabel=f"a column: the same noise; {_means(images, 2)}")
+    return figure
+
+
 def _means(images: Array, leading: int) -> str:
     return "pixel means (white 0, black 1)" if images.ndim == leading + 2 else "means of the colours"
 
@@ -130,32 +149,43 @@ def _size(
 
 def samples_of(run: Run) -> dict[str, Figure]:
     """64 images from the prior: what the decoder says of every pixel, and pixels as the data have them."""
-    shape, seed = run.dataset.image_shape, run.experiment.seed
-    if shape is None:
+    seed = run.experiment.seed
+    if run.dataset.image_shape is None:
         return {}
     z = run.model.sample_latents(64, (seed, 0))
     means, draws = run.model.decode_mean(z), run.model.decode(z).sample(seed=(seed, 3))
-    return {"samples": samples(np.reshape(means, (-1, *shape)), np.reshape(draws, (-1, *shape)), run.title)}
+    return {"samples": samples(run.pictures(means), run.pictures(draws), run.title)}
+
+
+def samples_by_class_of(run: Run) -> dict[str, Figure]:
+    """Ten images of each class, or of twenty, from the prior, with the same noise for all classes; of a condition."""
+    model = run.model
+    if run.dataset.image_shape is None or not isinstance(model, ConditionalIWAE):
+        return {}
+    chosen = evaluation.spread(model.classes, 20)
+    images = [run.pictures(model.sample(10, (run.experiment.seed, 0), np.repeat(label, 10))) for label in chosen]
+    names = [run.dataset.class_name(label) for label in label_values(run.dataset)[chosen]]
+    return {"samples_by_class": samples_by_class(np.stack(images), names, run.title)}
 
 
 def samples_over_training_of(run: Run) -> dict[str, Figure]:
     """Ten images from the prior after 1, 2, 4, ... epochs."""
-    kept, shape = run.folder.read_samples(), run.dataset.image_shape
-    if shape is None or not kept:
+    kept = run.folder.read_samples()
+    if run.dataset.image_shape is None or not kept:
         return {}
-    images = np.reshape(list(kept.values()), (len(kept), -1, *shape))
-    return {"samples_over_training": samples_over_training(images, list(kept), run.title)}
+    return {"samples_over_training": samples_over_training(run.pictures(list(kept.values())), list(kept), run.title)}
 
 
 def reconstructions_of(run: Run) -> dict[str, Figure]:
     """40 test images beside E[x | z_1], for z_1 a draw of q, and for one of many draws, picked by its weight."""
-    shape, seed, test = run.dataset.image_shape, run.experiment.seed, run.images("test")
-    if shape is None:
+    seed, test = run.experiment.seed, run.images("test")
+    if run.dataset.image_shape is None:
         return {}
     chosen, k = test[evaluation.spread(len(test), 40)], resampling.PROPOSALS
 
     def beside(z: ArrayLike, title: str) -> Figure:
-        return reconstructions(chosen.reshape(-1, *shape), np.reshape(run.model.decode_mean(z), (-1, *shape)), title)
+        means = run.model.decode_mean(run.model.joined(z, chosen))
+        return reconstructions(run.pictures(chosen), run.pictures(means), title)
 
     resampled = resampling.resample(run.model, chosen, k, seed)[0]
     title = f"{run.title}; of one of {k} draws from q(z|x), picked by its weight"
@@ -167,47 +197,54 @@ def reconstructions_of(run: Run) -> dict[str, Figure]:
 
 def imputations_of(run: Run) -> dict[str, Figure]:
     """Up to 40 test images with missing pixels, and what is imputed; none if no pixels are missing."""
-    shape, test = run.dataset.image_shape, run.images("test")
+    test = run.images("test")
     test = test[np.isnan(test).any(axis=1)]
-    if shape is None or not len(test):
+    if run.dataset.image_shape is None or not len(test):
         return {}
     chosen = test[evaluation.spread(len(test), 40)]
     imputed = verbs.impute(run.model, chosen, seed=run.experiment.seed)
     title = f"{run.title}; the mean of the missing pixels given the others"
-    before, after = (np.reshape(x, (-1, *shape)) for x in (chosen, imputed))
-    return {"imputations": reconstructions(before, after, title, "imputation")}
+    return {"imputations": reconstructions(run.pictures(chosen), run.pictures(imputed), title, "imputation")}
 
 
 def interpolations_of(run: Run) -> dict[str, Figure]:
-    """Straight ways between the codes of the chosen inputs, two by two."""
-    numbers, shape = chosen_inputs(run), run.dataset.image_shape
-    if shape is None or len(numbers) < 2:
+    """Straight ways between the codes, and conditions, of the chosen inputs, two by two."""
+    numbers = chosen_inputs(run)
+    if run.dataset.image_shape is None or len(numbers) < 2:
         return {}
     ends = run.images("test")[numbers[: len(numbers) // 2 * 2]]
     # Codes are resampled draws: q's mean may be far from where the image is.
     codes = resampling.resample(run.model, ends, resampling.PROPOSALS, run.experiment.seed)[-1]
+    codes = np.asarray(run.model.joined(codes, ends))
     pairs, way = codes.reshape(-1, 2, codes.shape[1]), np.linspace(0, 1, 11)[:, None]
     steps = pairs[:, :1] + way * (pairs[:, 1:] - pairs[:, :1])
-    return {"interpolations": interpolations(_from_the_top(run, steps, shape), run.title)}
+    return {"interpolations": interpolations(_from_the_top(run, steps), run.title)}
 
 
 def latent_grid_of(run: Run) -> dict[str, Figure]:
-    """The latent plane of a model with two latent units."""
-    shape = run.dataset.image_shape
-    if shape is None or run.model.latent_units != (2,):
+    """The latent plane of a model with two latent units and no condition."""
+    if run.dataset.image_shape is None or run.model.latent_units != (2,) or run.model.classes:
         return {}
     plane = np.stack(np.meshgrid(LATENT_GRID, LATENT_GRID), axis=-1)
-    return {"latent_grid": latent_grid(_from_the_top(run, plane, shape), LATENT_GRID, LATENT_GRID, run.title)}
+    return {"latent_grid": latent_grid(_from_the_top(run, plane), LATENT_GRID, LATENT_GRID, run.title)}
 
 
-def _from_the_top(run: Run, z: Array, shape: tuple[int, ...]) -> Array:
-    """E[x] where all layers below z [..., D_L] are at their means: [..., *shape]."""
-    below = z.reshape(-1, z.shape[-1]).astype(np.float32)
+def _from_the_top(run: Run, z: Array) -> Array:
+    """E[x] where all layers below z [..., D_L], or with a condition [..., D_L + C], are at their means: [..., H, W]."""
+    flat = z.reshape(-1, z.shape[-1]).astype(np.float32)
+    below, condition = np.split(flat, [run.model.latent_units[-1]], axis=1)
     for decoder in run.model.decoder[:0:-1]:
         below, _ = decoder(below)
-    return np.reshape(run.model.decode_mean(below), (*z.shape[:-1], *shape))
+    means = np.asarray(run.model.decode_mean(np.concatenate([below, condition], axis=1)))
+    return run.pictures(means.reshape(*z.shape[:-1], -1))
 
 
 OF_EVERY_RUN: tuple[style.OfRun, ...] = (
-    *(samples_of, samples_over_training_of, reconstructions_of, imputations_of, interpolations_of, latent_grid_of),
+    samples_of,
+    samples_by_class_of,
+    samples_over_training_of,
+    reconstructions_of,
+    imputations_of,
+    interpolations_of,
+    latent_grid_of,
 )

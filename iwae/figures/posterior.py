@@ -217,8 +217,7 @@ def posterior_input_of(run: Run, numbers: Array, grids: Sequence[Grid]) -> dict[
 
     None if they are no images, or have other than two latent units.
     """
-    shape = run.dataset.image_shape
-    if shape is None or run.model.latent_units != (2,):
+    if run.dataset.image_shape is None or run.model.latent_units != (2,):
         return {}
     images = run.images("test")[numbers]
     repeated, best = np.repeat(images, DRAWS, axis=0), max(grids[0].q_iw)
@@ -230,13 +229,13 @@ def posterior_input_of(run: Run, numbers: Array, grids: Sequence[Grid]) -> dict[
         rows.append(
             PosteriorRow(
                 label=_label(run, number),
-                image=image.reshape(shape),
+                image=run.pictures(image),
                 z1=shown.axes[0],
                 z2=shown.axes[1],
                 densities={"$p(z|x)$": shown.true} | {names[k]: density for k, density in shown.q_iw.items()},
                 kl={names[k]: kl for k, kl in grid.kl.items()},
                 draws=draws,
-                reconstructions=np.reshape(run.model.decode_mean(draws), (-1, *shape)),
+                reconstructions=run.pictures(run.model.decode_mean(run.model.joined(draws, image))),
             )
         )
     return {"posterior_input": posterior_input(rows, run.title)}
@@ -266,7 +265,7 @@ def latent_pairs_of(run: Run, numbers: Array, truth: Sequence[Array], r_hat: Arr
                 label=f"{_label(run, number)}\n$\\hat{{R}}$ = {r_hat[j]:.2f}",
                 axis_labels=(f"$z_{{{pair[0] + 1}}}$", f"$z_{{{pair[1] + 1}}}$"),
                 draws={name: layers[i][j][:, pair] for name, layers in draws.items()},
-                image=test[number].reshape(shape) if shape else None,
+                image=run.pictures(test[number]) if shape else None,
             )
             for j, number in enumerate(numbers)
         ]

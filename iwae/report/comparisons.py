@@ -16,7 +16,8 @@ _CHANGED = "changed while trained"
 _NETWORK = ("model.hidden_units", "model.latent_units")  # lists that belong together: one parameter
 # A change in these is a change of what is measured: such runs are not set beside each other.
 _OTHER_QUESTION = {
-    "data.name", "data.binarization", "data.synthetic_examples", "model.likelihood", "evaluation.k", _CHANGED, _DATA,
+    "data.name", "data.binarization", "data.synthetic_examples", "model.likelihood", "model.condition", "evaluation.k",
+    _CHANGED, _DATA,
 }  # fmt: skip
 
 

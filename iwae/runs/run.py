@@ -1,10 +1,12 @@
 """A run with all that belongs to it."""
 
 import dataclasses
+import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike
 from iwae.config import DATASETS, ConfigError, Experiment
 from iwae.data import loading, users_file
 from iwae.data.catalogue import ARRAYS
+from iwae.data.dataset import SPLITS
 from iwae.runs.folder import Folder, RunError
 from iwae.sections import data_name
 
@@ -35,8 +38,16 @@ class Run:
     evaluation: dict[str, Any]
 
     def images(self, split: str) -> np.ndarray:
-        """The images [n, D] of a split as the model is given them: binarized once, if they are to be."""
+        """The images [n, D] of a split as the model is given them: binarized once, if they are to be.
+
+        Of a conditional model with their classes, [n, D + C].
+        """
         return prepared_images(self.dataset, split, self.experiment)
+
+    def pictures(self, values: ArrayLike) -> np.ndarray:
+        """Images [..., D], or examples [..., D + C], as [..., H, W] or in colour [..., H, W, 3]."""
+        shape, values = self.dataset.image_shape or (), np.asarray(values)
+        return values[..., : math.prod(shape)].reshape(*values.shape[:-1], *shape)
 
     @property
     def title(self) -> str:
@@ -80,7 +91,8 @@ def is_finished(folder: Folder, experiment: Experiment) -> bool:
 
 def _title(experiment: Experiment) -> str:
     model = experiment.model
-    return f"{experiment.name} ({data_name(experiment.data.name)}, {model.objective.upper()}, k = {model.k})"
+    data = data_name(experiment.data.name) + (" given labels" if model.condition == "labels" else "")
+    return f"{experiment.name} ({data}, {model.objective.upper()}, k = {model.k})"
 
 
 def _summary(experiment: Experiment, folder: Folder, evaluation: dict[str, Any]) -> str:
@@ -142,6 +154,8 @@ def load_data(experiment: Experiment, given: Own | None = None) -> loading.Datas
             f"evaluation.posterior_inputs: expected numbers below {len(dataset.test)}, the test examples of "
             f"{data.name}, got {max(experiment.evaluation.posterior_inputs)}"
         )
+    if experiment.model.condition == "labels":
+        dataset = _conditioned(dataset, data.name)
     if dataset.missing:
         share = f"{100 * dataset.missing:.3g} % of the values are missing (NaN)"
         warnings.warn(f"{share}: likelihoods and bounds are those of the others", stacklevel=2)
@@ -150,13 +164,46 @@ def load_data(experiment: Experiment, given: Own | None = None) -> loading.Datas
     return dataset
 
 
+def _conditioned(dataset: loading.Dataset, name: str) -> loading.Dataset:
+    """A dataset whose labels are part of the data: its fingerprint is theirs, too, and log p(x) not what is sought."""
+
+    def refuse(expected: str, given: str) -> NoReturn:
+        raise ConfigError(f"model.condition: expected {expected} with 'labels', got {given} ({name})")
+
+    digest = hashlib.sha256(dataset.fingerprint.encode())
+    for split in SPLITS:
+        labels = dataset.labels[split]
+        if labels is None:
+            refuse("a label of every example", f"none of the {split} examples")
+        for label in np.unique(labels):
+            if label < 0 or not dataset.class_name(label):
+                refuse("a label of every example", f"{label} among those of {split}, which says that there is none")
+            if label not in label_values(dataset):
+                refuse("training examples of every class", f"none of {dataset.class_name(label)!r}, as in {split}")
+        digest.update(np.ascontiguousarray(labels, "<i8").data)
+    return dataclasses.replace(dataset, fingerprint=digest.hexdigest(), log_density=None)
+
+
+def label_values(dataset: loading.Dataset) -> np.ndarray:
+    """The labels [C] of the classes of a conditional model, in their order."""
+    return np.unique(np.asarray(dataset.labels["train"]))
+
+
 _SEEDS = {"valid": (1509, 519, 1), "test": (1509, 519, 2)}  # of binarizations; any numbers would do
 
 
-def prepared_images(dataset: loading.Dataset, split: str, experiment: Experiment) -> np.ndarray:
+def prepared_images(
+    dataset: loading.Dataset, split: str, experiment: Experiment, as_they_are: bool = False
+) -> np.ndarray:
     """The images [n, D] of a split with the binarization of the experiment; stochastic becomes one fixed draw.
 
     That of the validation and test images is the same for all experiments, whose results can so be compared.
+    `as_they_are`: not binarized. A conditional model has their classes, one-hot, behind them: [n, D + C].
     """
-    how, seed = experiment.data.binarization, _SEEDS.get(split, experiment.seed)
-    return loading.binarize(getattr(dataset, split), "fixed" if how == "stochastic" else how, seed)
+    how, seed, images = experiment.data.binarization, _SEEDS.get(split, experiment.seed), getattr(dataset, split)
+    if not as_they_are:
+        images = loading.binarize(images, "fixed" if how == "stochastic" else how, seed)
+    labels = dataset.labels[split]
+    if experiment.model.condition == "none" or labels is None:
+        return images
+    return np.concatenate([images, labels[:, None] == label_values(dataset)], axis=1, dtype=np.float32)

@@ -67,6 +67,12 @@ FIGURES: dict[str, Case] = {
         [("$z_1$", "$z_2$")],
         [],
     ),
+    "samples by class": (
+        lambda: pictures.samples_by_class(images(3, 5), ["1", "$x", "a long name"], TITLE),
+        "Samples from the prior, by class",
+        [("a column: the same noise; pixel means", "class")],
+        [],
+    ),
     "interpolations": (
         lambda: pictures.interpolations(images(3, 5), TITLE),
         "Interpolations",
@@ -88,6 +94,7 @@ WRONG: dict[str, Wrong] = {
         lambda: pictures.latent_grid(images(3, 5), np.arange(3), np.arange(5), TITLE),
         r"z1: expected shape \[c = 5\]",
     ),
+    "names": (lambda: pictures.samples_by_class(images(3, 5), ["1"], TITLE), "one of each of 3 classes, got 1"),
     "one way": (lambda: pictures.interpolations(images(3), TITLE), r"images: expected shape \[n_pairs, steps, H, W\]"),
 }
 
