@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'iwae' has no attribute {name!r}")
     if name in _WITH_TENSORFLOW:
-        device.start_tensorflow()
+        device.start_tensorflow(begin=name != "bounds")  # with which experiments.py registers a bound of one's own
     module, attribute = _LAZY[name]
     found = importlib.import_module(module)
     return found if attribute is None else getattr(found, attribute)

@@ -198,8 +198,8 @@ class Curves(keras.callbacks.Callback):
             # TensorFlow takes the names of files as UTF-8, whatever the locale says.
             self._writer = tf.summary.create_file_writer(os.fsencode(folder).decode(errors="surrogateescape"))
         with self._writing():
-            plain = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in parameters.items()}
-            hparams(plain, trial_id=str(folder))
+            plain = {n: v if isinstance(v, bool | int | float) else _text(v) for n, v in parameters.items()}
+            hparams(plain, trial_id=_text(folder))
 
     def __enter__(self) -> "Curves":
         return self
@@ -237,8 +237,7 @@ class Curves(keras.callbacks.Callback):
 class Samples(keras.callbacks.Callback):
     """Keeps images that the model makes while it learns, from the same noise each time, and shows them in TensorBoard.
 
-    It does so after epochs 1, 2, 4, 8, ... and the last one. Those after the epoch from which a run continues are made
-    again.
+    It does so after epochs 1, 2, 4, ... and `total`. Those after the epoch from which a run continues are made again.
 
     Args:
         folder: of the run, whose `samples` grow.
@@ -263,6 +262,11 @@ class Samples(keras.callbacks.Callback):
         before = {e: kept for e, kept in self._folder.read_samples().items() if e < epoch and _is_power_of_two(e)}
         self._folder.write_samples({**before, epoch: images})
         self._curves.show("samples", np.clip(images, 0, 1).reshape(self._shape), epoch)
+
+
+def _text(value: Any) -> str:
+    """A value as text that is UTF-8, whatever names of files hold."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -4,6 +4,7 @@ The classes travel with the images, as one-hot columns [n, C] behind the pixels:
 the model is given wherever an `IWAE` is given images. So do they behind z_1, where it is decoded.
 """
 
+import numbers
 from typing import Any
 
 import keras
@@ -39,7 +40,7 @@ class ConditionalIWAE(IWAE):
     prior_network: layers.GaussianLayer | None = None
 
     def __init__(self, *args: Any, classes: int, prior: str = "standard", **kwargs: Any):
-        if classes < 1:
+        if not isinstance(classes, numbers.Integral) or isinstance(classes, bool) or classes < 1:
             raise ValueError(f"classes: expected an integer >= 1, got {classes!r}")
         if prior not in PRIORS:
             raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, got {prior!r}")
@@ -129,15 +130,15 @@ class ConditionalIWAE(IWAE):
 
     def sample_latents(self, n: int, seed: Seed, x: ArrayLike | None = None) -> tf.Tensor:
         """n samples z_1 from the prior, joined with the classes of examples x, or with all in turn. -> [n, D_1 + C]."""
-        return super().sample_latents(n, seed, self._of_labels(np.arange(n) % self.classes) if x is None else x)
+        return super().sample_latents(n, seed, self._of_labels(n, np.arange(n) % self.classes) if x is None else x)
 
     def sample(self, n: int, seed: Seed = None, labels: ArrayLike | None = None) -> tf.Tensor:
         """n images of the classes `labels` [n], or of all classes in turn; else as that of `IWAE`. -> [n, D]."""
-        x = None if labels is None else self._of_labels(labels)
+        x = None if labels is None else self._of_labels(n, labels)
         return self.decode_mean(self.sample_latents(n, (self.seed, 0) if seed is None else seed, x))
 
-    def _of_labels(self, labels: ArrayLike) -> np.ndarray:
-        return self.with_labels(np.zeros([len(np.asarray(labels)), self.input_dim], np.float32), labels)
+    def _of_labels(self, n: int, labels: ArrayLike) -> np.ndarray:
+        return self.with_labels(np.zeros([n, self.input_dim], np.float32), labels)
 
     def _classes_of(self, x: Any) -> tf.Tensor:
         return tf.cast(x[..., self.input_dim :], tf.float32)

@@ -25,7 +25,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_tensorflow(threads: int | None = None, devices: int = 1) -> None:
+def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool = True) -> None:
     """Imports TensorFlow and sets the devices up; the first thing that anything with a model does.
 
     GPUs get memory as they need it, and full float32 products: their shorter ones (TF32) would move log weights, which
@@ -34,6 +34,10 @@ def start_tensorflow(threads: int | None = None, devices: int = 1) -> None:
     Args:
         threads: of one operation, on which the last bits of results depend; None: all cores, or as set before.
         devices: where there is no GPU, into how many devices the CPU is divided, at most one a core.
+        begin: whether the devices start, after which neither can be set.
+
+    Raises:
+        RuntimeError: the devices have started before, with other settings.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
     _keep_freed_memory()
@@ -53,7 +57,8 @@ def start_tensorflow(threads: int | None = None, devices: int = 1) -> None:
             parts = [tf.config.LogicalDeviceConfiguration()] * min(devices, cores())
             tf.config.set_logical_device_configuration(cpu, parts)
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        tf.constant(0.0)  # starts the devices, which has noise of its own
+        if begin:
+            tf.constant(0.0)  # starts the devices, which has noise of its own
 
 
 def _keep_freed_memory() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 from typing import Any
 
@@ -11,7 +12,9 @@ class _Lasting(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:  # a pipe that is full, and does not wait by itself
+                select.select([], [self], [])
+            return written
         except OSError:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())  # so that C++ code, too, goes on
@@ -24,12 +27,11 @@ def may_get_lost() -> None:
 
     Streams that something has put in the place of the process's own, as tests do, stay.
     """
-    for name in ("stdout", "stderr"):  # in the order of their numbers: the null device gets that of a closed one
+    for name in ("stdin", "stdout", "stderr"):  # as they are numbered: the null device gets the number of a closed one
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
-        elif stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115  # until the end
+        elif name != "stdin" and stream is getattr(sys, f"__{name}__"):
             raw = io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False))
-            lines = stream.line_buffering
-            lasting = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines)
-            setattr(sys, name, lasting)
+            buffering = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, **buffering))

@@ -82,7 +82,7 @@ def test_log_weights_are_those_of_a_model_of_each_class(depth, likelihood, prior
 def test_the_gradient_reaches_the_columns_of_the_classes_that_are_there(estimator):
     """Those of others are zero; and the decoder's part, with that of the prior, does not depend on how q's is had."""
     model = a_model(2, estimator=estimator, prior="labels")
-    arguments = (examples(model), noise(2), tf.fill([5], 0.2), tf.constant([0, 0]))
+    arguments = (examples(model), noise(2), tf.fill([5], 0.2), tf.linspace(0.1, 0.9, 5))
 
     def gradients(of):
         _, values = of(model, bounds.importance_weighted, *arguments)
@@ -216,6 +216,9 @@ def test_convolutions_are_told_the_classes_too(tmp_path):
         (lambda _: a_model(prior="own"), "prior: expected one of standard, labels, got 'own'"),
         (lambda _: a_model(prior="labels", objective="vae_analytic_kl"), "prior: expected 'standard' with objective"),
         (lambda _: ConditionalIWAE(D, classes=0), "classes: expected an integer >= 1, got 0"),
+        (lambda _: ConditionalIWAE(D, classes=2.5), "classes: expected an integer >= 1, got 2.5"),
+        (lambda m: m.sample(5, labels=[0]), r"labels: expected 5 integers, got int64 \[1\]"),
+        (lambda m: m.sample(2, labels=1), r"labels: expected 2 integers, got int64 \[\]"),
     ],
 )
 def test_what_it_cannot_use_is_told_in_one_line(use, message):
@@ -302,6 +305,7 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_continued_is_the_same(tmp_path):
     """And what it is continued with must be the same: the labels, whether they are a condition, the prior."""
     changes = {**CONDITION, "training.updates_per_call": 4, **FAST, "tasks": ["train", "evaluate"]}

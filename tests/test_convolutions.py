@@ -53,6 +53,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_coloured_images(tmp_path, capsys):
     random = np.random.default_rng(0)
     images = {

@@ -40,8 +40,8 @@ def full_disk() -> Iterator[int]:
 
 
 def closed() -> None:
-    os.close(1)
-    os.close(2)
+    for number in (0, 1, 2):
+        os.close(number)
 
 
 def outcome(words: list[str], output: int | None, before: Callable[[], None] | None = None) -> int:
@@ -63,6 +63,18 @@ def test_several_runs_do_not_need_a_reader(tmp_path: Path, no_reader: int) -> No
     names = ("a-ok", "b-ok", "c-ok")
     assert outcome([str(ROOT / "tests/programs/stand_ins.py"), str(tmp_path), "2", *names], no_reader) == 0
     assert all((tmp_path / name / "done").exists() for name in names)
+
+
+def test_a_slow_reader_that_shares_a_pipe_which_does_not_wait_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    words = ["-c", "from iwae import printing; printing.may_get_lost(); print('x' * 200_000, flush=True)"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, *words], env=environment, stdout=writing) as process:
+        os.close(writing)
+        with open(reading, "rb") as stream:
+            assert stream.read().count(b"x") == 200_000
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -151,6 +151,7 @@ def test_a_continued_run_is_the_uninterrupted_one(tmp_path):
     assert without_times(continued_rows) == without_times(rows)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(tmp_path):
     """They are plain, whatever the coordinates were then."""
     seen = {}

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import os
 import platform
 import re
 import subprocess
@@ -263,6 +264,7 @@ print((seen[-1] - seen[-5]) / 400)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another C library")
+@pytest.mark.slow
 def test_training_does_not_give_memory_back_and_ask_for_it_again(tmp_path):
     child = subprocess.run([sys.executable, "-c", PAGE_FAULTS, tmp_path], capture_output=True, text=True, check=True)
     assert float(child.stdout) < 30  # page faults an update; 280 as glibc does it by itself
@@ -318,13 +320,33 @@ def test_a_continued_run_is_the_uninterrupted_one(whole, tmp_path, changes):
 
 def test_samples_of_another_length_of_training_are_not_kept(tmp_path):
     """What was the last epoch of a shorter one, or lies after the one from which it goes on."""
-    folder = Folder(tmp_path)
+    folder, state = Folder(tmp_path), callbacks.State(EXAMPLES, BATCH, 2)
     folder.write_samples({1: np.zeros((10, D)), 3: np.ones((10, D)), 16: np.ones((10, D))})
-    train(tmp_path, epochs=2)
-    assert list(folder.read_samples()) == [1, 2]
-    folder.samples.write_bytes(b"damaged")
-    train(tmp_path, epochs=3)
-    assert list(folder.read_samples()) == [3]
+    with callbacks.Curves(state, folder.tensorboard, {}) as curves:
+        samples = callbacks.Samples(folder, 5, 11, (1, D), curves)
+        samples.set_model(IWAE(D, (2,), ((6, 4),), k=3, seed=11))
+        for epoch, kept in ((2, [1, 3, 16]), (3, [1, 4]), (4, [1, 4, 5]), (1, [1, 2])):
+            samples.on_epoch_end(epoch)
+            assert list(folder.read_samples()) == kept
+        for damaged in (b"damaged", _with_a_byte_flipped(folder.samples.read_bytes())):
+            folder.samples.write_bytes(damaged)
+            samples.on_epoch_end(4)
+            assert list(folder.read_samples()) == [5]
+        folder.write_samples({1: np.zeros((10, D)), 2: np.zeros((10, D + 1))})
+        assert folder.read_samples() == {}
+
+
+def _with_a_byte_flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+
+def test_names_of_files_that_are_no_text_reach_tensorboard_escaped(tmp_path):
+    folder = Folder(tmp_path)
+    with callbacks.Curves(callbacks.State(9, 3, 1), folder.tensorboard, {"data.path": os.fsdecode(b"/d/\xff")}):
+        pass
+    (file,) = folder.tensorboard.iterdir()
+    assert rb"/d/\udcff" in file.read_bytes()
 
 
 def test_a_failure_of_tensorboard_s_files_is_told_in_one_line(tmp_path):
@@ -344,6 +366,7 @@ def test_the_first_epochs_have_fewer_samples(whole, tmp_path):
     assert rows[0]["valid_bound"] == few[0]["valid_bound"] != whole[2][0]["valid_bound"]
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_blocks_of_another_length(whole, tmp_path):
     _, model, _ = whole
     stopped, _ = train(tmp_path, stop_when_asked(2), updates_per_call=1)

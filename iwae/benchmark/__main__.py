@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iwae import device
+from iwae import device, printing
 from iwae.benchmark.cases import BATCH, KERNELS, QUICK, SCALING_K, Case, all_cases, parse_case
 
 
@@ -56,6 +56,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    printing.may_get_lost()
     parser = argparse.ArgumentParser(prog="python -m iwae.benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     parser.add_argument("--quick", action="store_true", help="a few cases, under a minute")

@@ -67,5 +67,9 @@ def execute(
 def run(experiment: Experiment, threads: int | None = None, devices: int = 1) -> None:
     """`iwae.run` as a function that a child process finds without TensorFlow in its parent."""
     if threads is not None or devices > 1:
-        device.start_tensorflow(threads, devices)
+        try:
+            device.start_tensorflow(threads, devices)
+        except RuntimeError:
+            given = "threads_per_run" if threads is not None else "devices"
+            raise ConfigError(f"{given}: expected TensorFlow not to compute before it, in experiments.py") from None
     iwae.run(experiment, devices=devices)

@@ -18,6 +18,8 @@ _LENGTH = {"training.stages", "training.epochs", "training.start_from"}
 def published(record: Record) -> Published | None:
     """The published value that belongs beside a run; None if there is none for its data, objective, k and depth."""
     model, first = record.experiment.model, record.first
+    if model.condition != "none":  # which gives log p(x | y)
+        return None
     if record.experiment.data.name in ("camel", "two_close_clusters"):
         same = (model.latent_units, model.hidden_units) == ((1,), ((5, 5),)) and first is None
         return CAMEL.get(record.objective) if same and (record.objective == "vae" or model.k == 20) else None

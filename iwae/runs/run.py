@@ -175,10 +175,11 @@ def _conditioned(dataset: loading.Dataset, name: str) -> loading.Dataset:
         labels = dataset.labels[split]
         if labels is None:
             refuse("a label of every example", f"none of the {split} examples")
+        known = label_values(dataset)
         for label in np.unique(labels):
             if label < 0 or not dataset.class_name(label):
                 refuse("a label of every example", f"{label} among those of {split}, which says that there is none")
-            if label not in label_values(dataset):
+            if label not in known:
                 refuse("training examples of every class", f"none of {dataset.class_name(label)!r}, as in {split}")
         digest.update(np.ascontiguousarray(labels, "<i8").data)
     return dataclasses.replace(dataset, fingerprint=digest.hexdigest(), log_density=None)

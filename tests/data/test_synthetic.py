@@ -150,6 +150,7 @@ TINY = Experiment(
 )
 
 
+@pytest.mark.slow
 def test_the_true_log_density_is_beside_the_bound(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = iwae.run(config.replace(TINY, {"results_dir": str(tmp_path)}))
     data = loading.load_dataset("camel", seed=123, synthetic_examples=60)
@@ -162,6 +163,7 @@ def test_the_true_log_density_is_beside_the_bound(tmp_path: Path, capsys: pytest
     assert (tmp_path / "camel" / "plots" / "one_dimensional.png").exists()
 
 
+@pytest.mark.slow
 def test_a_continued_run_goes_from_the_weights_of_the_first_to_the_report(tmp_path: Path) -> None:
     """As in table 2. A learning rate of nearly zero shows the weights at which training starts."""
     common = {"results_dir": str(tmp_path), "evaluation.remove_inactive_units": False}

@@ -127,6 +127,14 @@ def test_other_binarization_of_a_continued_run_is_marked(tmp_path: Path) -> None
     assert protocol.departures(record) == ["data.binarization threshold (paper: stochastic)"]
 
 
+def test_a_conditional_run_is_compared_with_nothing(tmp_path: Path) -> None:
+    """Its NLL is that of p(x | y)."""
+    record = read(tmp_path / "plain", "mnist_iwae_k5_1layer")
+    assert protocol.published(record) is not None
+    record = read(tmp_path / "given", "mnist_iwae_k5_1layer", {"model.condition": "labels"})
+    assert protocol.published(record) is None
+
+
 def test_a_continued_run_without_its_first_run_is_compared_with_nothing(tmp_path: Path) -> None:
     record = records.read(continued(tmp_path / "then", "gone", "iwae", 50))
     assert protocol.published(record) is None

@@ -236,6 +236,7 @@ def test_another_node_alone_is_noted_without_a_warning(folder):
 # ---- where nothing can be written ----
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_the_file(tmp_path):
     """A limit on the size of files stands for it: the first checkpoint does not fit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -280,6 +281,7 @@ def test_a_run_needs_no_display_no_home_no_utf8_and_no_folder_of_its_own(tmp_pat
 # ---- numbers gone wrong ----
 
 
+@pytest.mark.slow
 def test_a_run_gone_wrong_continues_with_other_training_parameters(tmp_path):
     training = {"training.schedule": "multistep", "training.epochs": 2, "training.milestones": (1,)}
     wrong = experiment(tmp_path, tasks=("train",), **training, **{"training.gamma": 1e30})
