@@ -61,6 +61,7 @@ def variables(folder):
 ON_TWO_DEVICES = """
 import json, sys
 sys.path.insert(0, {tests!r})
+from iwae import bounds  # as where a bound of one's own is registered
 from iwae import device
 device.start_tensorflow(devices=2)
 from test_shares import SHARES, train
