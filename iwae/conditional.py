@@ -22,11 +22,12 @@ PRIORS = ("standard", "labels")
 class ConditionalIWAE(IWAE):
     """An `IWAE` of images given their classes; log weights, bounds and likelihoods are those of p(x | y).
 
+    It takes the arguments of `IWAE` as well; a network of your own has [N, D + C] and [N, D_1 + C] as inputs of the
+    outermost encoder and decoder.
+
     Args:
         classes: C. The labels are 0 .. C - 1.
         prior: of the highest stochastic layer: "standard", N(0, I), or "labels", a Gaussian of its own for each class.
-        others: those of `IWAE`; a network of your own has [N, D + C] and [N, D_1 + C] as inputs of the outermost
-            encoder and decoder.
 
     An example, with images [n, 784] and labels [n]:
 
