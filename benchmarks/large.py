@@ -1,4 +1,4 @@
-"""Large batches and many samples, one stochastic layer of the paper's size: images a second, and memory.
+"""Large batches and many samples, networks of the paper's size: images a second, and memory.
 
     python benchmarks/large.py                  both tables, some five minutes
     python benchmarks/large.py --only memory    peak memory of a training step, and where it passes --gib
@@ -81,11 +81,11 @@ def shares(rounds: int) -> Iterator[list[str]]:
         yield [*map(str, size), f"{1e3 * np.median(seconds):.3g} ms", f"{ratio:.2f}"]
 
 
-def memory(gib: float) -> Iterator[list[str]]:
+def memory(gib: float, layers: int) -> Iterator[list[str]]:
     yield ["k", "batch", "peak memory", "an update"]
     points = []
     for k, batch in MEMORY:
-        command = [sys.executable, __file__, "--step", str(k), str(batch)]
+        command = [sys.executable, __file__, "--step", str(layers), str(k), str(batch)]
         found = json.loads(
             subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
         )
@@ -97,7 +97,7 @@ def memory(gib: float) -> Iterator[list[str]]:
     yield [f"{each * 2**20:.1f} KiB a sample: {gib:g} GiB are passed at k x batch = {limit:,.0f}"]
 
 
-def step(k: int, batch: int) -> None:
+def step(layers: int, k: int, batch: int) -> None:
     """What a process of its own does for `memory`."""
     device.start_tensorflow()
     import keras
@@ -105,7 +105,7 @@ def step(k: int, batch: int) -> None:
     from iwae.benchmark import timing
     from iwae.model import IWAE
 
-    model = IWAE(task.PIXELS, k=k, **config.PAPER_NETWORKS[1])
+    model = IWAE(task.PIXELS, k=k, **config.PAPER_NETWORKS[layers])
     model.compile(optimizer=keras.optimizers.Adam(task.LEARNING_RATE, epsilon=task.EPSILON))
     images = task.binary_images(batch)
     model.train_on_batch(images)  # compiles
@@ -133,8 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=("speed", "memory", "shares"), help="one table; the last one only so")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of all batch sizes (default 3)")
     parser.add_argument("--gib", type=float, default=16, help="memory whose k x batch is told (default 16)")
+    parser.add_argument("--layers", type=int, default=1, choices=(1, 2), help="stochastic ones, for memory (default 1)")
     parser.add_argument("--markdown", action="store_true", help="print the tables for a page")
-    parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--step", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.step:
         step(*options.step)
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(shares(options.rounds), options.markdown)
         return 0
     if options.only != "speed":
-        show(memory(options.gib), options.markdown)
+        show(memory(options.gib, options.layers), options.markdown)
     if options.only != "memory":
         show(speed(options.rounds), options.markdown)
     return 0

@@ -85,6 +85,8 @@ def run(
             raise RunError(
                 f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
             )
+        if not trained:
+            training.check_memory(model, experiment.data.batch_size // experiment.training.shares)
         measured: dict[str, Any] = {}
         if experiment.overwrite:
             folder.move_aside()

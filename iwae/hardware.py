@@ -1,5 +1,10 @@
 """What TensorFlow computes on."""
 
+import contextlib
+import math
+import os
+from pathlib import Path
+
 import tensorflow as tf
 
 from iwae.device import cores
@@ -11,6 +16,17 @@ def describe() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
     return ", ".join(names) or f"CPU, {cores()} cores"
+
+
+def memory() -> float:
+    """Bytes that the CPU's computations may take; infinite on a GPU, whose allocator tells when it has no more."""
+    found = [math.inf]
+    if not tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # no system that tells
+            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        with contextlib.suppress(ValueError, OSError):  # no container, or one without a limit
+            found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
 
 
 def threads() -> int:

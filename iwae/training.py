@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from iwae import batches, callbacks, hardware, progress, rotated, schedule
 from iwae.callbacks import State, StopRequested
-from iwae.config import Training
+from iwae.config import ConfigError, Training
 from iwae.model import IWAE
 from iwae.nonfinite import NonFiniteBound, Watch
 from iwae.runs.folder import Folder
@@ -163,6 +163,26 @@ def train(
         _tell(f"stopped early, after epoch {state.epoch} of {total}: the bound on validation images rises no more")
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
+
+
+def check_memory(model: IWAE, batch: int) -> None:
+    """Refuses an update that cannot fit into the memory of a CPU: there the system would end the process, unheard.
+
+    Of every sample the outputs of all layers are kept, and their gradients made, or by the estimator `sampled` the
+    largest output alone. It is less than what an update takes: of the paper's networks 74 % with one layer, 97 % with
+    two (`benchmarks/large.py --layers 2`).
+
+    Raises:
+        ConfigError: it names k, and the largest that may fit.
+    """
+    parts = (*model.encoder[1:], *model.decoder)
+    outputs = [v.shape[-1] for part in parts for v in part.trainable_variables if len(v.shape) == 2]
+    each = 4 * max(outputs, default=0) if model.estimator_name == "sampled" else 8 * sum(outputs)
+    each *= batch * model.samples_per_example // model.k  # the latter are groups of k
+    available = hardware.memory()
+    if each * model.k > available:
+        place = f"with a batch of {batch} and {available / 2**30:.3g} GiB of memory"
+        raise ConfigError(f"model.k: expected at most {int(available / each):,} {place}, got {model.k:,}")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from iwae import IWAE
 from iwae.benchmark import __main__ as program
 from iwae.benchmark import cases, kernels, timing
 
@@ -24,6 +26,13 @@ def test_arithmetic_is_that_of_the_layers():
     assert {case: timing.arithmetic(case, model) for case in expected} == expected
 
 
+def test_the_optimizer_s_traffic_grows_with_the_weights():
+    """Of a model with a hundred times as many it takes at least ten times as long."""
+    few, many = (IWAE(784, latent_units=(2,), hidden_units=((units,),)) for units in (20, 2000))
+    seconds = [np.median([measure() for _ in range(5)]) for measure in map(timing.optimizer_traffic, (few, many))]
+    assert 0 < 10 * seconds[0] < seconds[1]
+
+
 @pytest.mark.slow
 def test_a_quick_run_prints_an_object_a_line(capsys):
     assert program.main(["--quick", "--json", "--repeats", "1"]) == 0
@@ -40,6 +49,8 @@ def test_a_quick_run_prints_an_object_a_line(capsys):
         assert 0 < row["flop_floor_ms"] and 0 < low <= milliseconds <= high and row["compile_seconds"] > 0
         # The ratio is a median of ratios, of one repeat at a time: so it is near that of the medians, not equal.
         assert row["ratio_to_floor"] == pytest.approx(milliseconds / row["flop_floor_ms"])
+        assert (row["optimizer_floor_ms"] > 0) == (row["case"] == "train")
+        assert row["ratio_to_both"] <= row["ratio_to_floor"]
 
 
 def test_the_table_names_every_case(capsys):

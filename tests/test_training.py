@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+import tiny
 
-from iwae import batches, callbacks, config, nonfinite, schedule, training
+import iwae
+from iwae import batches, bounds, callbacks, config, hardware, nonfinite, schedule, training
+from iwae.config import ConfigError
 from iwae.model import IWAE
 from iwae.runs import checkpoints, log
 from iwae.runs.folder import Folder
@@ -564,3 +567,27 @@ def test_partial_batches_count_exactly(tmp_path):
     history = exact.model.fit(x, batch_size=5, verbose=0).history
     assert history["bound"] == [pytest.approx(log_p, abs=1e-4)]
     assert exact.model.evaluate(x, batch_size=5, verbose=0) == pytest.approx(log_p, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_a_sample"),
+    [
+        ({}, 8 * (5 + 6)),  # of the decoder's layers: five hidden units, six logits
+        ({"latent_units": (2, 1), "hidden_units": ((5,), (3,))}, 8 * (3 + 1 + 1 + 3 + 2 + 2 + 5 + 6)),
+        ({"estimator": "sampled"}, 4 * 6),
+        ({"objective": bounds.Miwae(groups=3)}, 3 * 8 * (5 + 6)),
+    ],
+)
+def test_an_update_that_cannot_fit_into_memory_is_refused(monkeypatch, changes, bytes_a_sample):
+    """The largest k that may fit is told, and it does; the k after it does not."""
+    settings = {"latent_units": (2,), "hidden_units": ((5,),), **changes}
+    monkeypatch.setattr(hardware, "memory", lambda: 20 * 7 * bytes_a_sample)
+    training.check_memory(IWAE(6, k=7, **settings), batch=20)
+    with pytest.raises(ConfigError, match=r"model\.k: expected at most 7 with a batch of 20 and .* GiB .*, got 8"):
+        training.check_memory(IWAE(6, k=8, **settings), batch=20)
+
+
+def test_a_run_that_cannot_fit_into_memory_is_refused_before_it_begins(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.k: expected at most [\d,]+ with a batch of 20"):
+        iwae.run(tiny.experiment(tmp_path, **{"model.k": 2_000_000_000, "data.batch_size": 20}))
+    assert not list(tmp_path.rglob("*.json"))

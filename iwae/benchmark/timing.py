@@ -1,4 +1,5 @@
-"""Times the cases, each beside the floor of its matrix products. TensorFlow must have been started (`iwae.device`)."""
+"""Times the cases, each beside the floor of its matrix products and of its optimizer's memory traffic. TensorFlow must
+have been started (`iwae.device`)."""
 
 import contextlib
 import itertools
@@ -55,6 +56,27 @@ def matrix_product_rate(size: int = 2048, seconds: float = 0.1) -> Callable[[], 
             product().numpy()  # waits for the device
             count += 1
         return count * 2 * size**3 / (time.perf_counter() - started)
+
+    return measure
+
+
+def optimizer_traffic(model: IWAE, times: int = 50) -> Callable[[], float]:
+    """A function that measures the seconds in which the weights and Adam's two moments are read and written once, and
+    the gradients read: as four arrays of all weights, in a compiled loop that only adds."""
+    gradients = tf.ones([sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)])
+
+    @tf.function(jit_compile=True)
+    def move(gradients: tf.Tensor) -> tf.Tensor:
+        arrays = [i * gradients for i in (1.0, 2.0, 3.0)]  # XLA would keep one of equal ones
+        moved = tf.while_loop(lambda *_: True, lambda *a: [b + gradients for b in a], arrays, maximum_iterations=times)
+        return tf.add_n([array[0] for array in moved])
+
+    move(gradients).numpy()  # compiles
+
+    def measure() -> float:
+        started = time.perf_counter()
+        move(gradients).numpy()  # waits for the device
+        return (time.perf_counter() - started) / times
 
     return measure
 
@@ -131,17 +153,18 @@ def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:
         started = time.perf_counter()
         model, run = prepare(case)
         run()  # traces and compiles
-        prepared[case] = (model, run, time.perf_counter() - started)
-    seconds: dict[Case, list[float]] = {case: [] for case in timed}
-    ratios: dict[Case, list[float]] = {case: [] for case in timed}
+        compiling = time.perf_counter() - started
+        prepared[case] = (model, run, optimizer_traffic(model) if case.task == "train" else lambda: 0.0, compiling)
+    # Of each repeat: seconds, those of the matrix products alone, and those of the optimizer's memory traffic alone.
+    found: dict[Case, list[tuple[float, float, float]]] = {case: [] for case in timed}
     for _, case in itertools.product(range(repeats), timed):
-        model, run, _ = prepared[case]
-        before = rate()
-        seconds[case].append(run())
-        ratios[case].append(seconds[case][-1] * 0.5 * (before + rate()) / arithmetic(case, model))
+        model, run, traffic, _ = prepared[case]
+        before, seconds, optimizer = rate(), run(), traffic()
+        found[case].append((seconds, arithmetic(case, model) / (0.5 * (before + rate())), optimizer))
     for case in timed:
-        taken, ratio = float(np.median(seconds[case])), float(np.median(ratios[case]))
-        low, high = np.percentile(seconds[case], [25, 75])
+        seconds, products, optimizer = np.array(found[case]).T
+        taken, ratio = float(np.median(seconds)), float(np.median(seconds / products))
+        low, high = np.percentile(seconds, [25, 75])
         unit = {"ms_per_update": 1e3 * taken} if case.task == "train" else {"seconds_per_image": taken}
         yield {
             "case": case.task,
@@ -154,7 +177,9 @@ def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:
             "quartiles_ms": [1e3 * float(low), 1e3 * float(high)],
             "flop_floor_ms": 1e3 * taken / ratio,
             "ratio_to_floor": ratio,
-            "compile_seconds": prepared[case][2],
+            "optimizer_floor_ms": 1e3 * float(np.median(optimizer)),
+            "ratio_to_both": float(np.median(seconds / (products + optimizer))),
+            "compile_seconds": prepared[case][-1],
         }
     for case in cases:
         if case.task == "start":
