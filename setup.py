@@ -23,7 +23,7 @@ setup(
         # Pareto k-hat of importance weights; for Python 3.10 there is the larger package only
         "arviz-stats>=0.5; python_version >= '3.11'",
         "arviz>=0.18,<1; python_version < '3.11'",
-        "scikit-learn>=1.5",  # the digits dataset, PCA
+        "scikit-learn>=1.5",  # the digits dataset
         "tensorboard>=2.18",  # TensorFlow writes TensorBoard scalars only where it is installed
     ],
     extras_require={

@@ -1,6 +1,6 @@
 """This project beside the same work written for JAX, PyTorch and plain Keras.
 
-    python benchmarks/compare.py                the table of eight cases, some six minutes
+    python benchmarks/compare.py                the table of eight cases, some four minutes
     python benchmarks/compare.py --markdown     the same for a page
     python benchmarks/compare.py --check        only whether all programs compute the same
 

@@ -1,6 +1,6 @@
 """Large batches and many samples, networks of the paper's size: images a second, and memory.
 
-    python benchmarks/large.py                  both tables, some five minutes
+    python benchmarks/large.py                  both tables, some four minutes
     python benchmarks/large.py --only memory    peak memory of a training step, and where it passes --gib
     python benchmarks/large.py --only shares    an update of 200 images, k = 50, in shares and on two devices
 

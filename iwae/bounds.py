@@ -177,7 +177,8 @@ class Miwae:
         return tf.reduce_mean(importance_weighted(self._grouped(log_weights)), axis=0)
 
     def curvature(self, log_weights: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(importance_weighted.curvature(self._grouped(log_weights)), log_weights.shape) / self.groups
+        of_groups = importance_weighted.curvature(self._grouped(log_weights))
+        return tf.reshape(of_groups, tf.shape(log_weights)) / self.groups
 
     def _grouped(self, log_weights: tf.Tensor) -> tf.Tensor:
         """[groups * k, B] -> [k, groups, B]: sample i of group g is number i * groups + g."""

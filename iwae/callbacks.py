@@ -110,7 +110,8 @@ class Progress(keras.callbacks.Callback):
 class Validation(keras.callbacks.Callback):
     """Puts the bound on held-out images beside the others of an epoch, as "valid_bound".
 
-    It is the model's objective, always with the same noise: comparable between epochs.
+    It is the model's objective with a weight of the KL term of 1 and without closed forms, whatever is trained with;
+    the noise is always the same: comparable between epochs.
 
     Args:
         model: an `IWAE`.
@@ -323,6 +324,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._network, self._state, self._folder, self._total = model, state, folder, total
         self._seconds, self._stop_requested, self._run = seconds, stop_requested, run
         self._tracked: dict[str, np.ndarray] = {}  # of the mean bound of an epoch under way, restored
+        self._last = False  # whether a callback wants this epoch to be the last one
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -332,6 +334,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         state, stop = self._state, self._stop_requested()
+        if self.model.stop_training:  # by a callback of the user's: Keras would leave the epoch here
+            self._last, self.model.stop_training = True, False
         if state.update < state.updates and (stop or time.monotonic() - self._saved_at > self._seconds):
             self.save()
             if stop:
@@ -340,7 +344,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         state = self._state
         state.epoch, state.update, state.seconds = epoch + 1, 0, 0.0
-        last, stop = state.epoch == self._total or state.stopped, self._stop_requested()
+        self.model.stop_training |= self._last
+        last, stop = state.epoch == self._total or self.model.stop_training, self._stop_requested()
         if last or stop or time.monotonic() - self._saved_at > self._save_seconds / self.SHARE:
             self.save()
         if stop and not last:

@@ -359,7 +359,7 @@ class Evaluation(Section):
     examples: Annotated[Count | None, Belongs(("evaluate",))] = None
     """Examples of each split that are evaluated, spread evenly over it. None: all. Paper: all."""
 
-    active_unit_threshold: Annotated[NonNegative, Belongs(("evaluate", "plot"))] = 0.01
+    active_unit_threshold: Annotated[Positive, Belongs(("evaluate", "plot"))] = 0.01
     """A latent unit is active if the variance of its posterior mean over the examples is above this. Paper: 0.01."""
 
     remove_inactive_units: Annotated[bool, Belongs(("evaluate",))] = True
@@ -370,13 +370,13 @@ class Evaluation(Section):
     of each class, or ten spread evenly where there are no labels. Not in the paper."""
 
     tightness_examples: Annotated[Count, Belongs(("tightness",))] = 100
-    """Task tightness: examples, spread evenly over each split. Not in the paper (Wu et al. 2017: 100)."""
+    """Task tightness: test examples, spread evenly. Not in the paper (Wu et al. 2017: 100)."""
 
     ais_steps: Annotated[Count, Belongs(("tightness", "posterior"))] = 500
     """Tasks tightness and posterior: temperatures of annealed importance sampling. Not in the paper (Wu et al. 2017:
     10000)."""
 
-    ais_chains: Annotated[Count, Belongs(("tightness",))] = 16
+    ais_chains: Annotated[int, Rule("an integer >= 2", lambda n: n >= 2), Belongs(("tightness",))] = 16
     """Task tightness: chains an example of annealed importance sampling. Not in the paper (Wu et al. 2017: 16)."""
 
     snr_k: Annotated[SomeIncreasing, Belongs(("snr",))] = (1, 3, 10, 30, 100, 300, 1000)
@@ -403,6 +403,13 @@ def _rule_network_fits(experiment: "Experiment") -> None:
             experiment.model.refuse("network", f"'mlp' with data.name {experiment.data.name!r}, which are no images")
         if experiment.training.optimizer != "adam":  # it turns the inputs of dense layers, of which conv has too many
             experiment.training.refuse("optimizer", "'adam' with model.network 'conv'")
+
+
+def _rule_tasks_have_their_split(experiment: "Experiment") -> None:
+    """They add to the evaluation of the test examples, which may be there already if it is not a task."""
+    of_test = [task for task in experiment.tasks if task in TASKS]
+    if of_test and "evaluate" in experiment.tasks and "test" not in experiment.evaluation.splits:
+        experiment.evaluation.refuse("splits", f"test among them with tasks {' '.join(of_test)}")
 
 
 def _rule_shares_are_of_one_size(experiment: "Experiment") -> None:
@@ -446,7 +453,8 @@ class Experiment(Section):
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     _rules: ClassVar = (
-        _rule_likelihood_fits_data, _rule_network_fits, _rule_shares_are_of_one_size, _rule_no_start_from_itself,
+        _rule_likelihood_fits_data, _rule_network_fits, _rule_tasks_have_their_split, _rule_shares_are_of_one_size,
+        _rule_no_start_from_itself,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def run(
     are moved aside. An unfinished one is continued.
 
     `callbacks` of Keras are called while it trains, where a batch is a block of `training.updates_per_call` updates.
-    What they keep is not in checkpoints.
+    What they keep is not in checkpoints. One that sets `model.stop_training` ends the training with the epoch.
 
     `dataset`: data of your own instead of those that `data.name` names, which becomes "arrays": a `Dataset`, or arrays
     by the names that they have in an .npz (`load_dataset`). Their fingerprint is kept, the arrays are not: to go on, or
@@ -80,31 +80,30 @@ def run(
             folder.check_same_data(dataset.fingerprint)
         longer = bool(accepted) and folder.weights.exists()
         trained = not experiment.overwrite and not longer and folder.has_trained_weights(needed=redo)
-        model = build_model(experiment, dataset, folder if trained else None)
-        if not trained and redo:
+        if redo and not trained:
             raise RunError(
                 f"{folder.weights}: expected the weights of a finished training, found none; add 'train' to tasks"
             )
-        if not trained:
-            training.check_memory(model, experiment.data.batch_size // experiment.training.shares)
+        # What cannot be continued from is refused before anything is written.
+        begun = 0 if trained or experiment.overwrite else _epochs_begun(folder, experiment, dataset)
+        # A checkpoint holds all weights: the run that this one started from need not be there any more.
+        start = config.replace(experiment, {"training.start_from": None}) if begun else experiment
+        model = build_model(start, dataset, folder if trained else None)
         measured: dict[str, Any] = {}
-        if experiment.overwrite:
-            folder.move_aside()
-        elif trained:
+        if trained:
             measured = _read_evaluation(folder, experiment)
-        else:  # what cannot be continued from is refused before anything is written
-            _restorable(folder, _identity(experiment, dataset))
-        if longer:  # before the new parameters are written: weights beside those would count as finished
-            parts = (folder.weights, folder.checksum, folder.evaluation_json, folder.likelihoods, folder.plots)
-            print(f"{folder}: trained on; what it gave so far is kept in {folder.move_aside(*parts)}", file=sys.stderr)
-        environment = folder.environment() or _environment(dataset)  # of the training
+        else:
+            training.check_memory(model, experiment.data.batch_size // experiment.training.shares)
+            _make_room(folder, experiment.overwrite, longer, begun)
+        now = _environment(dataset)
+        environment = (folder.environment() if trained or begun else {}) or now  # of the training
         if not trained:
-            _note_changes(environment, _environment(dataset), folder, accepted)
-        folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
+            _note_changes(environment, now, folder, accepted)
+        if not redo:
+            folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
-            folder.discard_results()
             _train(experiment, dataset, model, folder, signals, callbacks, devices)
-        result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), redo)
+        result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), environment if redo else None)
     print(result.summary())
     return result
 
@@ -255,11 +254,38 @@ def _lack_of_memory_told(folder: Folder) -> Iterator[None]:
         ) from None
 
 
-def _restorable(folder: Folder, identity: str) -> None:
+def _epochs_begun(folder: Folder, experiment: Experiment, dataset: loading.Dataset) -> int:
+    """Epochs of the newest checkpoint, the one under way among them; 0 if there is none.
+
+    Raises:
+        ConfigError: they are more than the experiment has.
+        RunError: there are checkpoints that it cannot be continued from.
+    """
     try:
-        checkpoints.load(folder.checkpoints, identity)
+        found = checkpoints.load(folder.checkpoints, _identity(experiment, dataset))
     except checkpoints.CheckpointError as error:
         raise RunError(f"{error} (run {folder})") from None
+    begun = found[1]["epoch"] + (found[1]["update"] > 0) if found else 0
+    if begun > experiment.training.passes:
+        name = "stages" if experiment.training.epochs is None else "epochs"
+        wanted = f"as many as the {begun} epochs that have begun in {folder}, or more"
+        raise ConfigError(f"training.{name}: expected {wanted}, got {experiment.training.passes} epochs")
+    return begun
+
+
+def _make_room(folder: Folder, overwrite: bool, longer: bool, begun: int) -> None:
+    """Moves aside what would be taken for a result of the training that begins."""
+    results = (folder.evaluation_json, folder.likelihoods, folder.plots)
+    if overwrite:
+        folder.move_aside()
+        return
+    if longer:  # weights beside the new parameters would count as finished
+        what, aside = "trained on", folder.move_aside(folder.weights, folder.checksum, *results)
+    else:
+        there, what = any(path.exists() for path in results), "trained anew, its weights being gone or damaged"
+        aside = folder.move_aside(*(results if begun else ())) if there else None
+    if aside is not None:
+        print(f"{folder}: {what}; what it gave so far is kept in {aside}", file=sys.stderr)
 
 
 def _identity(experiment: Experiment, dataset: loading.Dataset) -> str:
@@ -289,13 +315,25 @@ def _read_evaluation(folder: Folder, experiment: Experiment) -> dict[str, Any]:
         return {}
 
 
-def _with_tasks_done(run: Run, redo: bool) -> Run:
-    """The run with its tasks after training done: those that are not yet, or all if they are to be done again."""
-    left = set(run.experiment.tasks) if redo else run.folder.tasks_left(run.experiment)
+def _with_tasks_done(run: Run, again: dict[str, Any] | None) -> Run:
+    """The run with its tasks after training done: those that are not yet.
+
+    `again`: the environment of a training that is over; all are done anew, and each writes its parameters down when it
+    is done: one that is interrupted leaves those of what is there.
+    """
+    left = run.folder.tasks_left(run.experiment) if again is None else set(run.experiment.tasks)
+
+    def note(task: str) -> None:
+        if again is not None:
+            done = config.replace(run.experiment, {"tasks": [task]})
+            run.folder.write_experiment(run.folder.with_kept_parameters(done, of_others=True), again)
+
     if "evaluate" in left:
         run = _evaluated(run)
+        note("evaluate")
     if "plot" in left:
         style.save_all(plot.figures_of(run), run.folder)
+        note("plot")
     for task in config.TASKS:
         if task in left and "test" not in run.evaluation:
             raise RunError(f"tasks: {task!r} adds to the evaluation of the test examples; add 'evaluate' to tasks")
@@ -305,6 +343,7 @@ def _with_tasks_done(run: Run, redo: bool) -> Run:
             others = {name: value for name, value in run.evaluation["test"].items() if name not in module.ENTRIES}
             style.save_all(drawn, run.folder)  # before the entries, by which the task counts as done
             run = run.with_evaluation(run.evaluation | {"test": others | entries})
+            note(task)
             print(*module.told(entries), sep="\n")
     return run
 

@@ -106,7 +106,7 @@ class IWAE(keras.Model):
         for name, sizes in (("latent_units", latent_units), ("hidden_units", hidden_units)):
             if not isinstance(sizes, Sequence) or isinstance(sizes, str):
                 raise ValueError(f"{name}: expected a list with an entry for each stochastic layer, got {sizes!r}")
-        if not latent_units or len(latent_units) != len(hidden_units):
+        if not latent_units or (network is None and len(latent_units) != len(hidden_units)):
             raise ValueError(
                 "hidden_units: expected one list of sizes for each stochastic layer "
                 f"({len(latent_units)} in latent_units), got {len(hidden_units)}"
@@ -453,7 +453,7 @@ class IWAE(keras.Model):
                 self.make_train_function(force=True)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """log weights [B, k] of x [B, D] for the noise of seed 0, the examples first, as `predict` wants them."""
+        """log weights [B, k] of x [B, D], examples first as `predict` wants them; every batch has the same noise."""
         return tf.transpose(self.log_weights(x, self.k, (self.seed, 0)))
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -494,7 +494,7 @@ class IWAE(keras.Model):
         return {"bound": self.bound_tracker.result(), "nonfinite_update": failed}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The mean bound of images [B, D], with k samples; the noise depends on the seed and on the examples before."""
+        """The mean bound of images [B, D], k samples, beta = 1, no closed form; noise by seed and examples before."""
         x = self.as_images(inputs.images_in(data))
         seed = rng.stream(self.seed, self.bound_tracker.count, "test")
         noise = self.draw_noise(self._samples(self.k), _examples(x), seed)

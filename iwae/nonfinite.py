@@ -67,7 +67,8 @@ class Watch(keras.callbacks.Callback):
             return "the training data hold values that are not finite"
         if largest > LARGE_DATA and not images.stochastic:
             return f"the training data reach {largest:.3g}: scale them to about 1 (or try a smaller learning rate)"
-        return f"try a training.learning_rate smaller than {self._settings.learning_rate:g}, with --accept-changes"
+        smaller = f"training.learning_rate smaller than {self._settings.learning_rate:g}"
+        return f"try a {smaller}; with --name NAME and --accept-changes this run goes on with it"
 
 
 def first_nonfinite(model: IWAE, block: np.ndarray, before: Sequence[tf.Tensor]) -> tuple[int, list[str]] | None:

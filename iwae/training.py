@@ -63,7 +63,8 @@ def train(
         run: says which run this is; a checkpoint of another one is refused.
         image_shape: [H, W] or [H, W, 3] of what the model makes; None if that are no images.
         parameters: of the run, by their dotted names, for TensorBoard.
-        others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates.
+        others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates. With
+            `stop_training` they end training after the epoch.
         devices: among which the shares of a batch are dealt out; they divide `settings.shares`.
 
     Raises:
@@ -108,6 +109,7 @@ def train(
     watch = Watch(model, state, seed, settings)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
     done = state.epoch * updates + state.update
+    halted = False  # by a callback
     ended: Exception | None = None
     _tell(progress.starting(str(folder), total, len(images), state.epoch, hardware.describe()))
     with (
@@ -142,7 +144,7 @@ def train(
         if settings.shares > 1:
             beside.append(Shares(model, settings.shares, batch, hardware.devices(devices), prepare))
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
-        while state.epoch < total and not state.stopped and ended is None:
+        while state.epoch < total and not (state.stopped or halted) and ended is None:
             try:
                 model.fit(
                     batches.index_blocks(len(images), batch, state.rows, seed, state.epoch, state.update),
@@ -153,14 +155,16 @@ def train(
                     verbose=0,
                     callbacks=beside,
                 )
+                halted = model.stop_training
             except callbacks.NonFiniteWeight as error:
                 ended = watch.error(str(error))
             except (StopRequested, NonFiniteBound, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
                 ended = error.with_traceback(None)  # which would keep the frame of `fit`
         if ended is not None:  # raised here, so that the bar ends as it stands
             raise ended
-    if state.stopped:
-        _tell(f"stopped early, after epoch {state.epoch} of {total}: the bound on validation images rises no more")
+    if state.stopped or (halted and state.epoch < total):
+        why = "the bound on validation images rises no more" if state.stopped else "a callback wanted it"
+        _tell(f"stopped early, after epoch {state.epoch} of {total}: {why}")
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
 

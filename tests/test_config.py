@@ -330,6 +330,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     epochs = draw(st.none() | counts)
     stages = draw(st.integers(1, config.MAX_STAGES))
     limited = epochs if epochs is None else 1 + epochs % ((3**stages - 1) // 2)
+    splits = subsets("train", "valid", "test").map(lambda some: list(dict.fromkeys([*some, "test"])))
     return Experiment(
         name=draw(folder_names),
         seed=draw(st.integers(0, 2**31 - 1)),
@@ -349,7 +350,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
             epochs=limited,
             start_from=draw(st.none() | folder_names.map(lambda name: f"elsewhere/{name}")),
         ),
-        evaluation=Evaluation(splits=draw(subsets("train", "valid", "test")), examples=draw(st.none() | counts)),
+        evaluation=Evaluation(splits=draw(splits), examples=draw(st.none() | counts)),
     )
 
 

@@ -122,6 +122,14 @@ def test_dreg_of_other_bounds_has_the_expectation_of_the_plain_gradient(objectiv
     assert max(found.values()) < SURELY, found
 
 
+@pytest.mark.parametrize("objective", OTHERS)
+def test_dreg_of_other_bounds_trains_in_fit_where_batches_may_be_cut_short(objective):
+    model = make(2, objective=objective, estimator="dreg", **OTHERS[objective])
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    x = np.random.default_rng(0).integers(0, 2, (5, D)).astype(np.float32)
+    assert np.isfinite(model.fit(x, batch_size=2, verbose=0).history["bound"]).all()
+
+
 def test_sticking_the_landing_is_biased_for_the_encoder_alone(eq_14):
     """Tucker et al. 2018, section 3: for k > 1 the expectation of the term that it leaves out is not zero."""
     found = deviations(averages(make(), "sticking_the_landing", seed=8), eq_14[1])

@@ -233,6 +233,23 @@ def test_a_finished_run_is_trained_on_as_if_asked_at_once(tmp_path, schedule):
     assert finished(experiment(tmp_path, **longer)) is not None
 
 
+def test_a_task_that_is_interrupted_leaves_the_parameters_of_what_is_there(copied, monkeypatch):
+    """So that the same command does it, and what lies there is never taken for what was asked."""
+    made, folder = copied
+    before = state(folder)
+    other = {"evaluation.examples": 60, "evaluation.active_unit_threshold": 1e6}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(evaluation, "evaluate", raising(KeyboardInterrupt))
+        iwae.run(config.replace(made, {"tasks": ["evaluate", "plot"], **other}))
+    assert changed(before, state(folder)) <= {".lock"}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("iwae.diagnostics.plot.figures_of", raising(KeyboardInterrupt))
+        iwae.run(config.replace(made, {"tasks": ["evaluate", "plot"], **other, "evaluation.posterior_inputs": (1,)}))
+    here = Folder(folder).read_experiment().evaluation
+    assert (here.examples, here.active_unit_threshold, here.posterior_inputs) == (60, 1e6, ())
+    assert Folder(folder).read_evaluation()["test"]["examples"] == 60
+
+
 def test_a_run_that_cannot_be_trained_on_says_what_to_do(copied):
     made, folder = copied
     stopped = {"training.schedule": "constant", "training.epochs": 3, "training.early_stopping_patience": 1}
@@ -274,6 +291,27 @@ def test_callbacks_are_called_in_training(tmp_path):
     assert epochs.bounds == [row["valid_bound"] for row in log.read(result.folder.log)] and len(epochs.bounds) == 4
 
 
+def test_a_callback_ends_training_with_an_epoch_that_is_whole(tmp_path, capsys):
+    """Whether it says so after a block or after an epoch; asked for more epochs the run goes on."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    changes = {"tasks": ["train"], "training.schedule": "constant", "training.updates_per_call": 4}
+    made = experiment(tmp_path, **changes, **{"training.epochs": 3})
+    once = iwae.run(experiment(tmp_path / "once", **changes, **{"training.epochs": 1}))
+    result = iwae.run(made, callbacks=[Stop()])
+    assert "stopped early, after epoch 1 of 3: a callback wanted it" in capsys.readouterr().err
+    whole = log.read(once.folder.log)
+    assert [row["updates"] for row in log.read(result.folder.log)] == [whole[0]["updates"]]
+    for one, two in zip(result.model.trainable_variables, once.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert finished(made) is not None
+    iwae.run(config.replace(made, {"training.epochs": 4}))
+    assert [row["epoch"] for row in log.read(result.folder.log)] == [1, 2, 3, 4]
+
+
 def test_a_run_is_loaded(done):
     result, folder = done
     loaded = iwae.load_run(folder)
@@ -294,6 +332,19 @@ def test_training_starts_from_another_run(done, tmp_path):
     other = experiment(tmp_path, **{"training.start_from": str(folder), "model.latent_units": (3,)})
     with pytest.raises(iwae.ConfigError, match=r"model\.latent_units: expected \(2,\) .*got \(3,\)"):
         build_model(other, result.dataset)
+
+
+def test_a_run_goes_on_without_the_one_that_it_started_from(done, tmp_path):
+    """Its checkpoint holds all weights."""
+    shutil.copytree(done[1], tmp_path / "first")
+    start = {"training.start_from": str(tmp_path / "first"), "tasks": ["train"]}
+    made = experiment(tmp_path, name="second", **start)
+    longer = config.replace(made, {"training.stages": 2})
+    once = iwae.run(config.replace(longer, {"name": "once"}))
+    iwae.run(made)
+    shutil.rmtree(tmp_path / "first")
+    for one, two in zip(iwae.run(longer).model.variables, once.model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_likelihood_of_each_image_is_kept(done):

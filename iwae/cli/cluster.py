@@ -152,7 +152,7 @@ def longest_first(experiments: Sequence[Experiment]) -> list[Experiment]:
 def _work(experiment: Experiment) -> float:
     """Of a training, in arbitrary units: an update costs about as much as three samples, and k (docs/speed.md)."""
     training, model = experiment.training, experiment.model
-    few = training.first_k_epochs
+    few = min(training.first_k_epochs, training.passes)
     samples = few * (training.first_k or 0) + (training.passes - few) * model.k
     known = CATALOGUE.get(experiment.data.name)
     images = known.sizes[0] if known is not None and known.sizes is not None else 50_000

@@ -131,6 +131,8 @@ def _of_run(path: str) -> Experiment:
     from iwae.runs.folder import Folder, RunError  # another door to NumPy
 
     folder, name = os.path.split(os.path.normpath(path))
+    if name in (".", ".."):
+        folder, name = os.path.split(os.path.abspath(path))
     try:
         found = Folder(path).read_experiment()
     except RunError as error:
@@ -145,6 +147,8 @@ def _without_effect(experiment: Experiment) -> list[str]:
     training, lines = experiment.training, []
     if beyond := [after for after in training.milestones if after > (training.epochs or after)]:
         lines.append(f"training.milestones: {written(beyond)} ignored, after the {training.epochs} training.epochs")
+    if training.first_k is not None and training.first_k_epochs >= training.passes:
+        lines.append(f"model.k: {experiment.model.k} ignored in training, which ends within training.first_k_epochs")
     defaults = (config.Training().stages, config.DEFAULT.training.stages)
     if training.schedule != "burda" and training.stages not in defaults:
         lines.append(f"training.stages: {training.stages} ignored, training.schedule is {training.schedule!r}")
@@ -237,7 +241,7 @@ def _value(name: str, words: Sequence[str]) -> Any:
     """The words as a value for a parameter. A word that does not fit stays text, which `iwae.config` then refuses."""
     kind = _PARAMETERS[name]
     none = [word.lower() for word in words] == ["none"]
-    if kind.optional and none:
+    if none and (kind.optional or name == "name"):  # which is made if it is not given
         return None
     if kind.type is tuple and kind.item.type is tuple:
         lists = [[] if word.lower() == "none" else word.split(",") for word in words]

@@ -49,7 +49,7 @@ def of_arrays(given: Dataset | Mapping[str, ArrayLike], allow_real: bool) -> Dat
         shape, names = given.image_shape or given.train.shape[1:], np.array(given.classes)
         arrays = {f"x_{split}": np.reshape(getattr(given, split), (-1, *shape)) for split in SPLITS}
         labels = {f"y_{split}": y for split, y in given.labels.items() if y is not None}
-        arrays |= {key: names[y] if given.classes else y for key, y in labels.items()}
+        arrays |= {key: np.where(y < 0, "", names[y]) if given.classes else y for key, y in labels.items()}
         dataset = _dataset(ARRAYS, arrays, allow_real, given.name)
         return dataset if dataset.missing else dataclasses.replace(dataset, log_density=given.log_density)
     if not isinstance(given, Mapping) or not set(given) <= set(KEYS):
@@ -123,6 +123,10 @@ def _table(path: Path, allow_real: bool) -> dict[str, Array]:
     first = read(path, header=None, nrows=1)
     numbered = (first == np.arange(first.shape[1])).all(axis=None)  # a header that pandas made
     headless = first.select_dtypes(exclude="number").empty and not numbered
+    others_named = not headless or (first.iloc[0, 1:] == np.arange(first.shape[1] - 1)).all()
+    if first.iloc[0, :1].isna().all() and others_named:  # else a value is missing
+        hint = "if it numbers the rows, write the table without it (pandas: index=False)"
+        raise DatasetError(f"{path}: expected a name of every column, found none of the first; {hint}")
     table = read(path, header=None if headless else 0, index_col=False)
     y = table.pop("label").to_numpy() if "label" in table else None
     split = table.pop("split").to_numpy() if "split" in table else np.full(len(table), "")

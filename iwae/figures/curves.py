@@ -123,7 +123,8 @@ def tightness(values: Mapping[str, ArrayLike], title: str, k: int = 5000) -> Fig
     Args:
         values: arrays [n]. "l_k" and "ais" are estimates of L_k and of log p(x) by AIS, "l_k_stderr" and "ais_stderr"
             their standard errors, nats; "k_hat" the shape of the upper tail of the weights (Vehtari et al.,
-            arXiv:1507.02646), not to be trusted above 0.7, where what is not finite counts as above and is not drawn;
+            arXiv:1507.02646), not to be trusted above 0.7, nor is "l_k_stderr", which is not drawn then; what is not
+            finite counts as above and is not drawn;
             "effective_sample_size" that of the k weights, in samples.
         title: see `iwae.figures.style`.
         k: of L_k.
@@ -135,11 +136,12 @@ def tightness(values: Mapping[str, ArrayLike], title: str, k: int = 5000) -> Fig
     heading = f"Tightness of L_{k}: annealed importance sampling (AIS) beside it, and its weights"
     figure, (left, middle, right) = style.figure(heading, title, 11, 4.2, 1, 3)
     bars: dict[str, Any] = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "alpha": 0.8, "color": LINES[0]}
+    drawn, high = np.isfinite(k_hat), ~(k_hat <= 0.7)
+    l_k_stderr = np.where(high, np.nan, l_k_stderr)  # such weights hide their own spread: a bar would be too short
     left.errorbar(l_k, ais, ais_stderr, l_k_stderr, **bars)
     left.axline((l_k[0], l_k[0]), slope=1, color=GREY, linestyle="--", linewidth=1, label=f"AIS = $L_{{{k}}}$")
     left.set(xlabel=f"$L_{{{k}}}$ (nats)", ylabel=r"$\log p(x)$ by AIS (nats)", title=f"{len(l_k)} images")
     gap, error = ais - l_k, np.hypot(ais_stderr, l_k_stderr)
-    drawn, high = np.isfinite(k_hat), ~(k_hat <= 0.7)
     middle.errorbar(k_hat[drawn], gap[drawn], error[drawn], **bars)
     right.plot(k_hat[drawn], samples[drawn], "o", markersize=3, alpha=0.8, color=LINES[0])
     for axes in (middle, right):
@@ -147,9 +149,10 @@ def tightness(values: Mapping[str, ArrayLike], title: str, k: int = 5000) -> Fig
         axes.axvline(0.7, color=LINES[1], linestyle="--", label=label)
         axes.set_xlabel(r"Pareto $\hat k$ of the weights")
     middle.axhline(0, color=GREY, linestyle="--", linewidth=1)
-    mean, standard_error = gap.mean(), np.sqrt(np.sum(error**2)) / len(gap)
+    mean = f"mean difference {style.number(gap.mean(), 3)}"
+    mean += "" if high.any() else f" ± {np.sqrt(np.sum(error**2)) / len(gap):.3f}"
     middle.set_ylabel(f"AIS − $L_{{{k}}}$ (nats)")
-    middle.set_title(f"mean difference {style.number(mean, 3)} ± {standard_error:.3f} nats")
+    middle.set_title(f"{mean} nats")
     if drawn.any():  # an axis without data cannot be logarithmic
         right.set_yscale("log")
     right.set(ylabel=f"effective sample size (of {k})", title=f"smallest effective size: {samples.min():.1f}")

@@ -215,7 +215,7 @@ def chosen_inputs(run: Run) -> Array:
 def posterior_input_of(run: Run, numbers: Array, grids: Sequence[Grid]) -> dict[str, Figure]:
     """True posterior, q, q_IW and resampled draws of the test images with these numbers [n], whose n `grids` are given.
 
-    None if they are no images, or have other than two latent units.
+    No figure if they are no images, or the model has other than two latent units.
     """
     if run.dataset.image_shape is None or run.model.latent_units != (2,):
         return {}

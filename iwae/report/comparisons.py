@@ -27,6 +27,9 @@ def parameters(record: Record) -> dict[str, str]:
     conv = ("model.network", "model.channels")
     shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK, *conv)]
     result = {name: config.written(values[name]) for name in shown}
+    for name, schedule in {"stages": "burda", "gamma": "multistep", "milestones": "multistep"}.items():
+        if record.experiment.training.schedule != schedule:  # of no effect
+            result[f"training.{name}"] = ""
     result["data.name"], result["data.binarization"] = record.data, record.binarization
     if record.first:
         first = record.first.experiment.model
@@ -62,7 +65,8 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 
 def short(name: str) -> str:
-    return name.rpartition(".")[2]
+    """A parameter's name in a table, without its section where no other has the rest."""
+    return {"data.name": "data", "evaluation.k": name}.get(name, name.rpartition(".")[2])
 
 
 def comparisons(records: Iterable[Record]) -> str:

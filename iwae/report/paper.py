@@ -34,7 +34,7 @@ def paper_table(records: Sequence[Record], base: Path) -> str:
         row |= {name: _text(cell, run, base, marks) for (name, cell), run in zip(cells.items(), there, strict=True)}
         row["nbip/IWAE"] = " / ".join(str(SECOND[cell]) for cell in cells.values() if cell in SECOND)
         row["passes"] = " / ".join(f"{run.passes:,}" if run else "-" for run in there)
-        row["training time"] = " / ".join(duration(run.seconds) if run else "-" for run in there)
+        row["training time"] = " / ".join(_time(run) if run else "-" for run in there)
         rows.append(row)
     parts = [markdown.table(rows), _RULE]
     if marks:
@@ -58,6 +58,10 @@ def _belongs(record: Record) -> bool:
 def _documented(record: Record) -> tuple[int, bool, int, int, str]:
     shared = "binarization" in record.test
     return record.test["examples"], shared, record.passes, -record.experiment.seed, record.folder.name
+
+
+def _time(run: Record) -> str:
+    return f"{duration(run.seconds)}{'' if run.device.startswith(('CPU', '?')) else ' (GPU)'}"
 
 
 def _text(cell: Cell, run: Record | None, base: Path, marks: Marks) -> str:

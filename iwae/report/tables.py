@@ -93,7 +93,8 @@ def tables(records: Iterable[Record], base: Path) -> str:
     parts += tightness(records, base)
     parts.append(
         "NLL is minus the mean of L_k over test examples, in nats, ± its standard error over them; *inactive removed* "
-        "is the same with the inactive units taken out of the model. Active units and latent units are counted from "
+        "is the same with the inactive units set to zero (with several layers those may still be of use, see "
+        "docs/protocol.md). Active units and latent units are counted from "
         "the data upwards. Difference: NLL less the published value, of runs evaluated on all test examples."
     )
     if any(map(protocol.published, records)):
@@ -213,6 +214,6 @@ def tightness(records: Iterable[Record], base: Path) -> list[str]:
         "Means of estimates of log p(x) over the same test images, in nats, ± the standard error of the sampling: L_k "
         "and annealed importance sampling (AIS), both too low on average, so the higher is nearer to the truth. On as "
         "many images simulated from the model bidirectional Monte Carlo encloses the truth. The weights of an image "
-        "with a Pareto k-hat above 0.7 are not to be trusted."
+        "with a Pareto k-hat above 0.7 are not to be trusted, nor is the ± of L_k with them: it is too small."
     )
     return ["## Is L_k tight?", markdown.table(rows), legend]

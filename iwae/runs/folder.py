@@ -353,11 +353,6 @@ class Folder:
             path.rename(aside / path.name)
         return aside
 
-    def discard_results(self) -> None:
-        """Removes what was measured and drawn with weights that are made anew."""
-        for path in (self.evaluation_json, self.likelihoods, *self.plots.glob("*.png")):
-            path.unlink(missing_ok=True)
-
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Makes the folder, holds its lock, and tells errors of files in one line.

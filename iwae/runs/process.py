@@ -64,13 +64,16 @@ class Signals:
     def deferred(self) -> Iterator[None]:
         """While this context lasts the first signal is only noted in `received`."""
         self._deferred = True
-        yield
-        self._deferred = False
+        try:
+            yield
+        finally:
+            self._deferred = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        last, self._last = self._last, time.monotonic()
-        if self._last - last < SECONDS_OF_ONE_SIGNAL:
+        now = time.monotonic()
+        if now - self._last < SECONDS_OF_ONE_SIGNAL:
             return
+        self._last = now
         if self._deferred and self.received is None:
             self.received = number
             with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
@@ -94,8 +97,10 @@ class Child:
         self._process = context.Process(target=_child, args=(experiment, run, sender))
         resource_tracker.ensure_running()  # would unblock them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the child's until it can end well
-        self._process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()
 
     def send(self, number: int) -> None:

@@ -91,6 +91,7 @@ def test_a_made_name_follows_the_words_and_a_given_one_stays() -> None:
     assert parse(["--model.k", "5"], config.replace(config.DEFAULT, {"name": None})).name == "digits_iwae_k5"
     assert parse(["--model.k", "5"], config.DEFAULT).name == "digits_iwae_k50"
     assert parse(["--model.k", "5", "--name", "mine"], Experiment()).name == "mine"
+    assert parse(["--model.k", "5", "--name", "None"], config.DEFAULT).name == "digits_iwae_k5"
 
 
 def test_parameters_without_effect_are_told(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +101,10 @@ def test_parameters_without_effect_are_told(capsys: pytest.CaptureFixture, monke
         "note: training.milestones: 20 ignored, after the 9 training.epochs",
         "note: training.stages: 4 ignored, training.schedule is 'multistep'",
     ]
+    words = "--model.k 7 --training.stages 2 --training.first-k 5 --training.first-k-epochs 4"
+    assert run_main(monkeypatch, lambda experiment: None, words.split()) == 0
+    told = "note: model.k: 7 ignored in training, which ends within training.first_k_epochs"
+    assert capsys.readouterr().err.splitlines() == [told]
 
 
 def test_none_and_empty_lists_can_be_given_back() -> None:

@@ -13,12 +13,15 @@ from iwae.runs.process import Interrupted
 DEFAULT = Experiment("default")
 
 
-def test_a_run_gives_its_parameters_and_the_folder_its_name(tmp_path: Path) -> None:
+def test_a_run_gives_its_parameters_and_the_folder_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Experiment("old", results_dir="elsewhere", overwrite=True, seed=7, model=Model(k=3))
     (tmp_path / "moved").mkdir()
     Folder(tmp_path / "moved").write_experiment(made, {})
     words = ["--run", f"{tmp_path / 'moved'}/", "--tasks", "posterior", "tightness", "--evaluation.k", "100"]
     (found,), _ = command_line.plan(words, DEFAULT)
+    monkeypatch.chdir(tmp_path / "moved")
+    (here,), _ = command_line.plan(["--run", ".", *words[2:]], DEFAULT)
+    assert here == found
     expected = dataclasses.replace(
         made, name="moved", results_dir=str(tmp_path), overwrite=False, tasks=("posterior", "tightness"),
         evaluation=dataclasses.replace(made.evaluation, k=100),

@@ -114,6 +114,11 @@ WRONG_TABLES = {
     "empty": ("", "expected a table of numbers; reading it gave: No columns"),
     "header alone": ("a,b\n", "column a: expected numbers .* got None"),
     "split": ("a,split\n1,train\n2,tset\n", "expected every example in train, valid, test, .*found train, tset"),
+    "index of a table": (
+        ",0,1\n0,7,8\n1,5,6\n",
+        r"expected a name of every column, found none .* \(pandas: index=False",
+    ),
+    "index and names": (",a,b\n0,7,8\n1,5,6\n", "expected a name of every column, found none of the first"),
     "some labels": ("label,a\nq,1\n,2\nr,3\n", "y_train: expected integers or names .* got object"),
 }
 

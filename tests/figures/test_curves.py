@@ -143,8 +143,12 @@ def test_tightness_counts_images_whose_weights_are_not_to_be_trusted() -> None:
     figure = tightness(k_hat=k_hat)
     figure.canvas.draw()
     assert any("above: 3 of 9" in entry for entry in legends(figure))
+    # Weights that hide their own spread have no bar, and no part in the error of a mean.
+    assert figure.axes[1].get_title() == "mean difference 0.250 nats"
+    bars = figure.axes[0].collections[0].get_segments()  # the horizontal ones
+    assert [len(bar) > 0 for bar in bars] == list(k_hat <= 0.7)
     # 0.25 for every image, with the standard error of a mean of 9 of variance 0.1^2 + 0.1^2 each: 0.1414 / 3
-    assert figure.axes[1].get_title() == "mean difference 0.250 ± 0.047 nats"
+    assert tightness(k_hat=np.full(9, 0.7)).axes[1].get_title() == "mean difference 0.250 ± 0.047 nats"
     for axes in figure.axes[1:]:
         assert len(axes.get_lines()[0].get_xdata()) == 7  # infinity and NaN have no place on the axis
 

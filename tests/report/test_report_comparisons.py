@@ -49,6 +49,20 @@ def test_fewer_examples_are_told_in_a_comparison(tmp_path: Path) -> None:
     assert row == {"k 5": "86.500 ± 0.240", "k 50": "86.500 ± 0.240 (1,000 examples)"}
 
 
+def test_columns_say_which_k_and_nothing_of_what_has_no_effect(tmp_path: Path) -> None:
+    cosine = {"training.schedule": "cosine", "training.epochs": 40}
+    runs = [
+        read(tmp_path / f"{k}_{seconds}_{name}", f"mnist_{name}_k50_1layer", changes, {"k": k})
+        for k, seconds, changes in ((5000, 0, {}), (500, 1, cosine | {"model.estimator": "dreg"}))
+        for name in ("vae", "iwae")
+    ]
+    rows = rows_of(comparisons.comparisons(runs), "### model.objective")
+    assert [(row["evaluation.k"], row["schedule"], row["stages"]) for row in rows] == [
+        ("500", "cosine", ""),
+        ("5000", "burda", "8"),
+    ]
+
+
 def test_nothing_to_compare(tmp_path: Path) -> None:
     assert comparisons.comparisons([]) == ""
     assert comparisons.comparisons([read(tmp_path / "a"), read(tmp_path / "b", changes={"seed": 2})]) == ""

@@ -156,8 +156,11 @@ def test_what_a_killed_process_left_is_removed(folder):
 # ---- what does not belong together ----
 
 
-def test_an_evaluation_of_other_weights_is_made_anew(done, folder):
-    """Weights and checkpoints deleted, as in a fresh clone, and trained again; and weights of another training."""
+def test_an_evaluation_of_other_weights_is_made_anew(done, folder, capsys):
+    """Weights and checkpoints deleted, as in a fresh clone, and trained again; and weights of another training.
+
+    What was measured with the weights that are gone is moved aside.
+    """
     planted = json.loads((folder / "evaluation.json").read_text())
     planted["test"]["nll"] = 1.0
     for old in ("", "0" * 64):
@@ -168,7 +171,11 @@ def test_an_evaluation_of_other_weights_is_made_anew(done, folder):
             shutil.rmtree(folder / "checkpoints")
         (folder / "evaluation.json").write_text(json.dumps(planted))
         assert not Folder(folder).is_finished(experiment(folder.parent))
+        was_there = {name: (folder / name).read_bytes() for name in ("evaluation.json", "log.csv", "experiment.json")}
         run = iwae.run(experiment(folder.parent))
+        if not old:
+            assert {name: (folder / "overwritten-1" / name).read_bytes() for name in was_there} == was_there
+            assert "tiny: trained anew, its weights being gone or damaged; what" in capsys.readouterr().err
         assert measured(run.evaluation) == measured(json.loads((done / "evaluation.json").read_text()))
         assert run.evaluation["test"]["weights_sha256"] == Folder(folder).recorded_checksum() != "0" * 64
     assert Folder(folder).is_finished(experiment(folder.parent))

@@ -3,6 +3,7 @@
 What else becomes of such processes is tested with those that start them, in `cli/test_pool.py`.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -73,3 +74,21 @@ def test_a_signal_that_comes_by_two_ways_is_one(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Interrupted) as caught:
             signal.raise_signal(signal.SIGINT)
     assert caught.value.exit_status == 130
+
+
+def test_signals_that_do_not_cease_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a second: the third is later than the first by the time of one signal."""
+    now = [100.0]
+    monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
+    with Signals() as signals, signals.deferred(), pytest.raises(Interrupted):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            now[0] += 1
+
+
+def test_signals_end_a_run_at_once_after_an_error_while_they_were_deferred() -> None:
+    with Signals() as signals:
+        with contextlib.suppress(OSError), signals.deferred():
+            raise OSError
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
