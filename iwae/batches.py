@@ -71,3 +71,9 @@ def rows_of_blocks(updates: int, wanted: int) -> int:
     """
     divisors = (rows for rows in range(wanted, wanted + wanted // 2 + 1) if updates % rows == 0)
     return next(divisors, min(wanted, updates))
+
+
+def filled(n: int, size: int) -> Iterator[np.ndarray]:
+    """The indices 0 .. n - 1 in batches [size]. The last one is filled up with the last index: results are cut to n."""
+    for start in range(0, n, size):
+        yield np.minimum(np.arange(start, start + size), n - 1)

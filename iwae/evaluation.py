@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, progress, rng
+from iwae import batches, bounds, progress, rng
 from iwae.config import Evaluation
 from iwae.model import IWAE
 
@@ -69,13 +69,11 @@ def importance_sample(
     compiled = compile_importance_sampling(model, k, bounds_at, units)
     results = []
     with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
-        for start in range(0, n, batch):
-            numbers = np.minimum(np.arange(start, start + batch), n - 1)  # the last batch is filled up, and cut below
-            values = compiled(images[numbers], numbers, seed)
-            results.append({name: value[: n - start] for name, value in values.items()})
+        for numbers in batches.filled(n, batch):
+            results.append(compiled(images[numbers], numbers, seed))
             if bar:
-                bar.update(min(start + batch, n))
-    arrays = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+                bar.update(int(numbers[-1]) + 1)
+    arrays = {name: np.concatenate([result[name] for result in results])[:n] for name in results[0]}
     wrong = np.flatnonzero(
         ~np.all([np.isfinite(values.reshape(n, -1)).all(axis=1) for values in arrays.values()], axis=0)
     )
@@ -204,11 +202,9 @@ def posterior_means(model: IWAE, images: np.ndarray, seed: int, batch: int = 100
         return [tf.reduce_mean(mean, axis=0) for mean, _ in model.log_weight_terms(x, noise).posterior]
 
     results = []
-    for start in range(0, len(images), batch):
-        chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        values = compiled(tf.constant(images[chosen], tf.float32), tf.constant(start, tf.int32))
-        results.append([value.numpy()[: len(images) - start] for value in values])
-    return [np.concatenate(layer) for layer in zip(*results, strict=True)]
+    for numbers in batches.filled(len(images), batch):
+        results.append(compiled(tf.constant(images[numbers], tf.float32), tf.constant(numbers[0], tf.int32)))
+    return [np.concatenate(layer)[: len(images)] for layer in zip(*results, strict=True)]
 
 
 def activity(means: list[np.ndarray]) -> list[np.ndarray]:

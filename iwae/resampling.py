@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, estimators, rng
+from iwae import batches, bounds, estimators, rng
 from iwae.model import IWAE
 
 PROPOSALS = 100  # draws from q, of which one is picked, where a figure shows resampled draws
@@ -55,8 +55,6 @@ def _summed(
         return [tf.reduce_sum(of_samples[..., None] * z, axis=0) for z in of(terms.samples, x)]
 
     results = []
-    for start in range(0, len(images), batch):
-        chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)  # the last batch is filled up, then cut
-        values = compiled(tf.constant(images[chosen], tf.float32), rng.stream(seed, start, "resample"))
-        results.append([value.numpy()[: len(images) - start] for value in values])
-    return [np.concatenate(layer) for layer in zip(*results, strict=True)]
+    for numbers in batches.filled(len(images), batch):
+        results.append(compiled(tf.constant(images[numbers], tf.float32), rng.stream(seed, numbers[0], "resample")))
+    return [np.concatenate(layer)[: len(images)] for layer in zip(*results, strict=True)]

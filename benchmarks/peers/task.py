@@ -39,7 +39,7 @@ def updates(k: int) -> int:
 
 
 def training_images() -> np.ndarray:
-    """Grey images [n, D], those of `timing.prepare`: speed does not depend on what they show."""
+    """Grey images [n, D], those of `timing.build`: speed does not depend on what they show."""
     return np.random.default_rng(1).random((100 * BATCH, PIXELS), np.float32) * 0.3
 
 
