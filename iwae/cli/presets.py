@@ -67,11 +67,14 @@ def _table2() -> Iterator[tuple[str, Preset]]:
         yield f"{name}_then_{next_objective}_k{next_k}", Preset(about, _MNIST, model, training, continues=name)
 
 
-def _two_dimensional() -> Iterator[tuple[str, Preset]]:
+def _two_dimensional(fast: bool = False) -> Iterator[tuple[str, Preset]]:
     for objective in ("vae", "iwae"):
-        model = Model(objective=objective, k=50, latent_units=(2,))
-        about = f"mnist, {objective.upper()}, k = 50, two latent units"
-        yield f"mnist_{objective}_k50_2d", Preset(about, _MNIST, model)
+        of_model, of_training = config.fast_protocol(50) if fast else ({}, {})
+        model = Model(objective=objective, k=50, latent_units=(2,), **of_model)
+        name, about = f"mnist_{objective}_k50_2d", f"mnist, {objective.upper()}, k = 50, two latent units"
+        if fast:
+            name, about = f"{name}_fast", f"{name} in less time"
+        yield name, Preset(about, _MNIST, model, Training(**of_training))
 
 
 _CONVOLUTIONAL = Preset(
@@ -102,6 +105,7 @@ _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
         {"mnist_iwae_k5_conv": _CONVOLUTIONAL},
     ),
     "latent-2d": ("two latent units, for pictures of the posterior", dict(_two_dimensional())),
+    "latent-2d-fast": ("the same by the faster protocol", dict(_two_dimensional(fast=True))),
     "synthetic": ("synthetic data, density known, Gaussian likelihood", dict(_synthetic())),
 }
 

@@ -19,7 +19,7 @@ from iwae.figures.latent import of_layer
 from iwae.figures.style import LINES, Array
 from iwae.runs.run import Run
 
-DRAWS = 200  # shown on top of a posterior
+DRAWS = 50  # shown on top of a posterior, which they must not hide
 
 
 @dataclass(frozen=True)

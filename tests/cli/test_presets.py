@@ -131,7 +131,7 @@ def test_a_changed_preset_says_so_in_its_name(words: str, name: str) -> None:
 
 
 def test_two_dimensional_and_synthetic_runs() -> None:
-    assert {e.model.latent_units for e in planned("--preset latent-2d")} == {(2,)}
+    assert {e.model.latent_units for e in planned("--preset latent-2d latent-2d-fast")} == {(2,)}
     experiments = planned("--preset synthetic")
     assert {e.data.name for e in experiments} == {"camel", "two_clusters", "linear2dim", "simple_2_layers", "circle"}
     assert {e.model.objective for e in experiments} == {"vae", "iwae"}
