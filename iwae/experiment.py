@@ -236,7 +236,9 @@ def _train(
         raise RunError(f"{error} (run {folder})") from None
     with tempfile.TemporaryDirectory() as place:  # HDF5 ends the process when a disk is full; our writer does not
         file = Path(place, folder.weights.name)
+        optimizer, model.optimizer = model.optimizer, None  # its moments are in the checkpoint, and twice as large
         model.save_weights(file)
+        model.optimizer = optimizer
         folder.write_weights(file.read_bytes())
     if signals.received:  # in the last block of updates
         raise Interrupted(signals.received)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_everything_is_there(done):
     assert any(name.startswith("checkpoints/") for name in names)
     assert any(name.startswith("tensorboard/") for name in names)
     assert not [name for name in names if "part" in name]
+    with h5py.File(folder / "model.weights.h5") as file:
+        assert "optimizer" not in file  # moments, twice as large as the weights
     figures = {"learning_curves", "samples", "reconstructions", "posterior_scatter", "active_units"}
     assert {f"plots/{name}.png" for name in figures} <= names
     for path in (folder / "plots").iterdir():
