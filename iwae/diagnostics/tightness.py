@@ -240,10 +240,10 @@ def told(entries: Mapping[str, Any]) -> list[str]:
     """What `run` measured, in a few lines for the terminal."""
     ais, bracket, k_hat = (entries[name] for name in ("ais", "bidirectional", "pareto_k"))
     of_k = "" if k_hat["median"] is None else f"median {k_hat['median']:.2f}, largest {k_hat['largest']:.2f}, "
-    too_small = " or more" if k_hat["share_above_0.7"] else ""  # without two moments weights hide their own spread
+    least = "at least " if k_hat["share_above_0.7"] else ""  # weights without two moments hide their own spread
     return [
         f"tightness, {ais['examples']} test examples, in nats:",
-        f"  L_{ais['k']} {ais['L_k']:.2f} +- {ais['L_k_stderr']:.2f}{too_small}; annealed importance sampling "
+        f"  L_{ais['k']} {ais['L_k']:.2f} +- {least}{ais['L_k_stderr']:.2f}; annealed importance sampling "
         f"{ais['log_likelihood']:.2f} +- {ais['stderr']:.2f} ({ais['steps']} steps, {ais['chains']} chains)",
         f"  on simulated examples log p(x) is from {bracket['lower']:.2f} to {bracket['upper']:.2f}, "
         f"L_{bracket['k']} {bracket['L_k']:.2f}",
