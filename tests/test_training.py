@@ -422,7 +422,7 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path):
     changes = {"schedule": "multistep", "milestones": (1,), "gamma": 1e30}
     message = (
         r"the bound is not finite at update 7 \(epoch 2\); not finite first, at update 7: the samples z1; "
-        r"try a training\.learning_rate smaller than 0\.01, with --accept-changes"
+        r"try a training\.learning_rate smaller than 0\.01; with --name NAME and --accept-changes"
     )
     with pytest.raises(training.NonFiniteBound, match=message):
         train(tmp_path, valid=0, **changes)
