@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import re
 import shutil
 import signal
@@ -295,7 +296,7 @@ def test_callbacks_are_called_in_training(tmp_path):
 
 
 def test_a_callback_ends_training_with_an_epoch_that_is_whole(tmp_path, capsys):
-    """Whether it says so after a block or after an epoch; asked for more epochs the run goes on."""
+    """Although it says so after the first block; asked for more epochs the run goes on."""
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -303,13 +304,10 @@ def test_a_callback_ends_training_with_an_epoch_that_is_whole(tmp_path, capsys):
 
     changes = {"tasks": ["train"], "training.schedule": "constant", "training.updates_per_call": 4}
     made = experiment(tmp_path, **changes, **{"training.epochs": 3})
-    once = iwae.run(experiment(tmp_path / "once", **changes, **{"training.epochs": 1}))
     result = iwae.run(made, callbacks=[Stop()])
     assert "stopped early, after epoch 1 of 3: a callback wanted it" in capsys.readouterr().err
-    whole = log.read(once.folder.log)
-    assert [row["updates"] for row in log.read(result.folder.log)] == [whole[0]["updates"]]
-    for one, two in zip(result.model.trainable_variables, once.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(one, two)
+    (row,) = log.read(result.folder.log)
+    assert row["updates"] == math.ceil(len(result.dataset.train) / made.data.batch_size) > 4
     assert finished(made) is not None
     iwae.run(config.replace(made, {"training.epochs": 4}))
     assert [row["epoch"] for row in log.read(result.folder.log)] == [1, 2, 3, 4]
@@ -337,6 +335,7 @@ def test_training_starts_from_another_run(done, tmp_path):
         build_model(other, result.dataset)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_one_that_it_started_from(done, tmp_path):
     """Its checkpoint holds all weights."""
     shutil.copytree(done[1], tmp_path / "first")

@@ -378,12 +378,15 @@ class Folder:
                 f"{kept if checkpoints.latest_update(self.checkpoints) else ''}"
             ) from None
         finally:
-            with contextlib.suppress(OSError):  # another process may come in between
+            try:
                 if made and os.listdir(self.path) == [self._lock.name]:
                     self._lock.unlink()
                     for folder in made:
                         folder.rmdir()
-            os.close(lock)
+            except OSError:  # another process may come in between
+                pass
+            finally:
+                os.close(lock)
 
     def _locked(self) -> int:
         """Makes the folder and its lock, and takes it; the descriptor of the lock."""

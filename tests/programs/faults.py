@@ -1,18 +1,20 @@
 """Makes each operation on files of a short run fail once, then gives the same command again: the numbers must be equal.
 
-    python tests/programs/faults.py [--every 1] [--offset 0] [--deaths 7]
+    python tests/programs/faults.py [--every 1] [--first 0] [--last 89] [--deaths 7]
 
 An operation is an opening for writing, a write (half of it is done), a flush to the disk (`fsync`), a rename, a removal
 or a new folder. Each is made to fail with ENOSPC, EIO and EACCES, and to be the last that the process does: from there
 on nothing reaches the disk. For every `--deaths`-th a process of its own truly ends there. A failure must be told in
 one line; the command after it must end well and leave nothing behind, with the log but for its times, the evaluation
-and each array of the weights equal to those of a run in one go. The exit status is 1 if anything differs.
+and each array of the weights equal to those of a run in one go. Ten operations at a time have a process, for TensorFlow
+keeps what it compiled. The exit status is 1 if anything differs.
 """
 
 import argparse
 import builtins
 import contextlib
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -31,6 +33,7 @@ from kill_anywhere import h5_arrays, same  # noqa: E402
 from iwae import config  # noqa: E402
 from iwae.runs import log  # noqa: E402
 
+PART = 10  # operations of a process
 ENDS = ("ENOSPC", "EIO", "EACCES", "death")
 TIMES = ("seconds", "images_per_second")
 
@@ -170,31 +173,19 @@ def wrong_after(results: Path, at: int, end: str, reference: tuple[Any, Any, dic
     return found + [f"left behind: {path.name}" for path in (results / "tiny").rglob("*.part")]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="only every so many of the operations, each with one end")
-    parser.add_argument("--offset", type=int, default=0, help="the first of them")
-    parser.add_argument(
-        "--deaths", type=int, default=7, help="of which every so many, a process of its own dies; 0: none"
-    )
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    sys.addaudithook(_heard)
-    if options.child:
-        results, at = options.child
-        run(Path(results), Faults(Path(results), int(at), "exit"))
-        return 0
-
-    started, failed, done = time.monotonic(), 0, 0
+def try_operations(first: int, last: int, every: int, deaths: int) -> tuple[int, int]:
+    """Lets the operations from `first` to before `last` fail: how many points there were, and how many that differ."""
+    failed, done = 0, 0
     with tempfile.TemporaryDirectory() as place:
         whole = Faults(Path(place, "whole"))
         status, output = run(Path(place, "whole"), whole)
         assert status == 0, f"{status}: {output}"
         reference = numbers(Path(place, "whole", "tiny"))
-        print(f"{len(whole.seen)} operations: {', '.join(whole.seen)}", flush=True)
-        for count, at in enumerate(range(options.offset, len(whole.seen), options.every)):
-            ends = list(ENDS if options.every == 1 else [ENDS[count % len(ENDS)]])
-            if options.deaths and at % options.deaths == 0:
+        if first == 0:
+            print(f"{len(whole.seen)} operations: {', '.join(whole.seen)}", flush=True)
+        for at in range(first, min(last, len(whole.seen)), every):
+            ends = list(ENDS if every == 1 else [ENDS[at // every % len(ENDS)]])
+            if deaths and at % deaths == 0:
                 ends.append("exit")
             for end in ends:
                 results = Path(place, f"{at}-{end}")
@@ -202,7 +193,44 @@ def main() -> int:
                 done, failed = done + 1, failed + bool(wrong)
                 what = whole.seen[at].replace(f".{os.getpid()}-", ".PID-")
                 print(f"{at} {what}: {end}: {'; '.join(wrong) or 'the same numbers'}", flush=True)
-    print(f"{len(whole.seen)} operations, {done} points, {failed} that differ, {time.monotonic() - started:.0f} s")
+    return done, failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="only every so many of the operations, each with one end")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--last", type=int, default=10**6, help="and the last, if there are so many")
+    parser.add_argument(
+        "--deaths", type=int, default=7, help="of which every so many, a process of its own dies; 0: none"
+    )
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--part", type=int, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.addaudithook(_heard)
+    if options.child:
+        results, at = options.child
+        run(Path(results), Faults(Path(results), int(at), "exit"))
+        return 0
+    if options.part:
+        print(*try_operations(*options.part, options.every, options.deaths))
+        return 0
+
+    started, failed, done = time.monotonic(), 0, 0
+    for first in itertools.count(options.first, PART * options.every):
+        part = [str(first), str(min(first + PART * options.every, options.last + 1))]
+        command = [sys.executable, __file__, "--every", str(options.every), "--deaths", str(options.deaths)]
+        with subprocess.Popen([*command, "--part", *part], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = "no line"
+            for line in process.stdout:
+                if ":" in line:
+                    print(line, end="", flush=True)
+        points, differ = map(int, line.split())
+        done, failed = done + points, failed + differ
+        if not points:
+            break
+    print(f"{done} points, {failed} that differ, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 
