@@ -1,4 +1,4 @@
-"""The benchmark: what it counts, what it prints, what it refuses. No time is asserted but one, tenfold: machines are shared."""
+"""The benchmark: what it counts, what it prints, what it refuses. Machines are shared: one time is asserted, tenfold."""
 
 import json
 import subprocess
