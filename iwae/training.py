@@ -173,7 +173,7 @@ def check_memory(model: IWAE, batch: int) -> None:
     """Refuses an update that cannot fit into the memory of a CPU: there the system would end the process, unheard.
 
     Of every sample the outputs of all layers are kept, and their gradients made, or by the estimator `sampled` the
-    largest output alone. It is less than what an update takes: of the paper's networks 74 % with one layer, 97 % with
+    largest output alone. It is less than what an update takes: of the paper's networks 74 % with one layer, 95 % with
     two (`benchmarks/large.py --layers 2`).
 
     Raises:

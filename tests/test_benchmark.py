@@ -1,4 +1,4 @@
-"""The benchmark: what it counts, what it prints, what it refuses. Machines are shared: one time is asserted, tenfold."""
+"""The benchmark: what it counts, prints, and refuses. Machines are shared: one time is asserted, tenfold."""
 
 import json
 import subprocess
