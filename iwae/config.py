@@ -340,10 +340,13 @@ class Training(Section):
         """Passes over the data: `epochs`, or all of the paper's stages."""
         return self.epochs if self.epochs is not None else (3**self.stages - 1) // 2
 
-    def check_devices(self, devices: int) -> None:
-        """Raises ConfigError if the shares cannot be dealt out evenly to so many devices."""
+    def check_devices(self, devices: int, processes: int = 1) -> None:
+        """Raises ConfigError if the shares cannot be dealt out evenly to so many devices of each process."""
         if not isinstance(devices, int) or devices < 1 or self.shares % devices:
             raise ConfigError(f"devices: expected a divisor of training.shares, {self.shares}, got {shown(devices)}")
+        if self.shares % (devices * processes):
+            what = f"{devices * processes}, the devices of the {processes} processes that TF_CONFIG names"
+            self.refuse("shares", f"a multiple of {what}")
 
 
 @dataclass(frozen=True)

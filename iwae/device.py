@@ -1,13 +1,17 @@
-"""TensorFlow's start: quiet where it has nothing to say, and ready for a GPU where there is one."""
+"""TensorFlow's start: quiet where it has nothing to say, ready for a GPU, and for other processes, where there are."""
 
 import contextlib
 import ctypes
+import functools
+import json
 import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from iwae.sections import ConfigError, shown
 
 # What TensorFlow writes to standard error on every start, whatever the user does. Anything else is shown.
 _NOISE = re.compile(
@@ -25,6 +29,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def members() -> tuple[int, list[str]]:
+    """Which process this is of those that TF_CONFIG names, from 0, and the address HOST:PORT of each; (0, []) without.
+
+    Raises:
+        ConfigError: TF_CONFIG is no cluster of workers, a chief perhaps among them, with a task that is one of these.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text.strip():
+        return 0, []
+    try:
+        given = json.loads(text)
+        cluster, kind, index = given["cluster"], given["task"]["type"], given["task"]["index"]
+        found = {name: list(cluster.get(name, [])) for name in ("chief", "worker")}
+        addresses = found["chief"] + found["worker"]
+        if set(cluster) - set(found) or not all(re.fullmatch(r"[^/\s]+:\d+", address) for address in addresses):
+            raise ValueError
+        return addresses.index(found[kind][index]), addresses
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        expected = """'{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'"""
+        raise ConfigError(f"TF_CONFIG: expected {expected}, got {shown(text)}") from None
+
+
+@functools.cache
+def _open_ports(index: int, addresses: tuple[str, ...]) -> None:
+    """Makes the processes of TF_CONFIG ready for collective operations; nothing else of the strategy is used."""
+    import tensorflow as tf
+
+    tf.distribute.MultiWorkerMirroredStrategy()
+    print(f"process {index} of {len(addresses)}, counted from 0: {addresses[index]}", file=sys.stderr)
+
+
 def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool = True) -> None:
     """Imports TensorFlow and sets the devices up; the first thing that anything with a model does.
 
@@ -38,7 +73,9 @@ def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool =
 
     Raises:
         RuntimeError: the devices have started before, with other settings.
+        ConfigError: TF_CONFIG is no such thing as `members` takes.
     """
+    index, addresses = members()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
     _keep_freed_memory()
     with _without_noise():
@@ -57,6 +94,8 @@ def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool =
             parts = [tf.config.LogicalDeviceConfiguration()] * min(devices, cores())
             tf.config.set_logical_device_configuration(cpu, parts)
         tf.config.experimental.enable_tensor_float_32_execution(False)
+        if begin and len(addresses) > 1:
+            _open_ports(index, tuple(addresses))
         if begin:
             tf.constant(0.0)  # starts the devices, which has noise of its own
 

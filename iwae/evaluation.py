@@ -7,15 +7,17 @@ give the same result, and the last, smaller one counts exactly.
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from iwae import batches, bounds, progress, rng
+from iwae import batches, bounds, progress, rng, shares
 from iwae.config import Evaluation
 from iwae.model import IWAE
+from iwae.team import Team
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
 CHUNK = 250  # samples of an image drawn at once
@@ -43,6 +45,7 @@ def importance_sample(
     bounds_at: Sequence[int] = BOUNDS,
     units: list[np.ndarray] | None = None,
     label: str | None = None,
+    team: Team | None = None,
 ) -> dict[str, np.ndarray]:
     """L_k and what belongs to it for each image.
 
@@ -55,6 +58,7 @@ def importance_sample(
             that size.
         units: for each stochastic layer [D_l] of 0 and 1: units with 0 are removed from the model. None: all stay.
         label: of the progress bar; None for no bar.
+        team: among whose devices the images are dealt out; its other processes are told to `follow`. None: one device.
 
     Raises:
         NonFiniteLogWeight: a result is not finite; the message tells the image.
@@ -64,16 +68,12 @@ def importance_sample(
         "reconstruction" (E_q[log p(x | z_1)]), "kl" [n, layers] (E_q[log q(z_l | .) - log p(z_l | .)]), and in samples
         "effective_sample_size".
     """
-    n = len(images)
-    batch = min(n, batch_size(k))
-    compiled = compile_importance_sampling(model, k, bounds_at, units)
-    results = []
-    with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
-        for numbers in batches.filled(n, batch):
-            results.append(compiled(images[numbers], numbers, seed))
-            if bar:
-                bar.update(int(numbers[-1]) + 1)
-    arrays = {name: np.concatenate([result[name] for result in results])[:n] for name in results[0]}
+    team, n = team or Team(), len(images)
+    if team.size > 1:
+        arrays: dict[str, Any] = {} if units is None else {f"units_{i}": values for i, values in enumerate(units)}
+        arrays |= {"images": images, "k": k, "seed": seed, "bounds_at": np.array(bounds_at, int)}
+        team.tell("importance_sample", **arrays, **shares.values(model.variables))
+    arrays = _dealt_out(model, images, k, seed, bounds_at, units, label, team)
     wrong = np.flatnonzero(
         ~np.all([np.isfinite(values.reshape(n, -1)).all(axis=1) for values in arrays.values()], axis=0)
     )
@@ -83,6 +83,64 @@ def importance_sample(
             f"{', '.join(f'{name} {values[wrong[0]]}' for name, values in arrays.items())}"
         )
     return arrays
+
+
+def follow(model: IWAE, message: dict[str, np.ndarray], team: Team) -> None:
+    """Takes part in the `importance_sample` of the first process, which its message tells of."""
+    shares.assign(model.variables, message)
+    units = [message[f"units_{i}"] for i in range(len(model.latent_units)) if f"units_{i}" in message]
+    k, seed, bounds_at = int(message["k"]), int(message["seed"]), message["bounds_at"].tolist()
+    _dealt_out(model, message["images"], k, seed, bounds_at, units or None, None, team)
+
+
+def _dealt_out(
+    model: IWAE,
+    images: np.ndarray,
+    k: int,
+    seed: int,
+    bounds_at: Sequence[int],
+    units: list[np.ndarray] | None,
+    label: str | None,
+    team: Team,
+) -> dict[str, np.ndarray]:
+    """`importance_sample`, batch by batch, by all devices of the team; every process gets all results."""
+    n = len(images)
+    numbers = list(batches.filled(n, min(n, batch_size(k))))
+    turns = -(-len(numbers) // team.size)
+    own = [numbers[min(turn * team.size + team.index, len(numbers) - 1)] for turn in range(turns)]
+    models = shares.copies(model, team.devices)
+    for copy in models[1:]:
+        copy.set_weights(model.get_weights())
+    programs = [compile_importance_sampling(copy, k, bounds_at, units) for copy in models]
+
+    def of_batch(turn: int) -> dict[str, np.ndarray]:
+        place = turn % len(models)
+        with tf.device(team.devices[place]):
+            return programs[place](images[own[turn]], own[turn], seed)
+
+    results = []
+    with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
+        for turn, result in enumerate(_side_by_side(of_batch, turns, len(models))):
+            results.append(result)
+            if bar:
+                bar.update(min(n, (turn + 1) * team.size * len(own[0])))
+    arrays = {name: np.stack([result[name] for result in results]) for name in results[0]}
+    for name, values in arrays.items():
+        of_all = team.gather(tf.constant(values)).numpy()  # [processes, turns, batch, ...]
+        arrays[name] = np.swapaxes(of_all, 0, 1).reshape(-1, *values.shape[2:])[:n]
+    return arrays
+
+
+def _side_by_side(work: Callable[[int], Any], count: int, threads: int) -> Iterator[Any]:
+    """`work` of 0 .. count - 1, in this order, some at a time."""
+    if threads == 1:
+        yield from map(work, range(count))
+        return
+    pool = futures.ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(work, range(count))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batch_size(k: int) -> int:
@@ -217,7 +275,12 @@ def activity(means: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def evaluate(
-    model: IWAE, images: np.ndarray, settings: Evaluation, seed: int, label: str = "evaluate"
+    model: IWAE,
+    images: np.ndarray,
+    settings: Evaluation,
+    seed: int,
+    label: str = "evaluate",
+    team: Team | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The entry of `evaluation.json` for one split, and the arrays behind it.
 
@@ -227,6 +290,7 @@ def evaluate(
         settings: `config.Evaluation`.
         seed: of the noise.
         label: of the progress bar.
+        team: see `importance_sample`.
 
     Returns:
         The summary, in nats but for "bits_per_dimension" of 8-bit values: means over the images, "nll_stderr" the
@@ -236,7 +300,7 @@ def evaluate(
     if settings.examples is not None:
         images = images[spread(len(images), settings.examples)]
     k = settings.k
-    per_image = importance_sample(model, images, k, seed, label=label)
+    per_image = importance_sample(model, images, k, seed, label=label, team=team)
     means = posterior_means(model, images, seed)
     variances = activity(means)
     active = [variance > settings.active_unit_threshold for variance in variances]
@@ -262,7 +326,7 @@ def evaluate(
         summary["nll_active_units_only"] = summary["nll"]
         if not all(units.all() for units in active):
             units = [values.astype(np.float32) for values in active]
-            removed = importance_sample(model, images, k, seed, (), units, label=f"{label}, active units only")
+            removed = importance_sample(model, images, k, seed, (), units, f"{label}, active units only", team)
             summary["nll_active_units_only"] = -float(np.mean(removed["log_likelihood_bound"], dtype=np.float64))
     return summary, {**per_image, "activity": variances, "posterior_mean": means}
 

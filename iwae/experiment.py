@@ -27,6 +27,7 @@ from iwae.conditional import ConditionalIWAE
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
 from iwae.data.catalogue import ARRAYS
+from iwae.device import members
 from iwae.diagnostics import plot
 from iwae.figures import style
 from iwae.model import IWAE
@@ -35,6 +36,7 @@ from iwae.runs.folder import WEIGHTS, Folder, RunError
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Own, Run, label_values, load_data, prepared_images
 from iwae.sections import differences, flatten
+from iwae.team import Lost, Team, of_process
 
 
 def run(
@@ -56,19 +58,23 @@ def run(
     by the names that they have in an .npz (`load_dataset`). Their fingerprint is kept, the arrays are not: to go on, or
     to do more tasks, hand them over again.
 
-    `devices`: GPUs, or CPU devices as `iwae.device.start_tensorflow` makes them, on which it is trained at once. They
-    divide `training.shares` and change no result.
+    `devices`: GPUs, or CPU devices as `iwae.device.start_tensorflow` makes them, on which it is trained and evaluated
+    at once. They divide `training.shares` and change no result. The same goes for processes, if TF_CONFIG names
+    several: of those only the first reads and writes the folder and has an evaluation at the end.
 
     Raises:
         ConfigError: the folder holds a run with other parameters, or the dataset or the devices do not fit them.
         RunError: anything else that stops a run, in one line.
     """
-    experiment.training.check_devices(devices)
-    hardware.devices(devices)  # whether there are so many
+    if "train" in experiment.tasks:
+        experiment.training.check_devices(devices, max(1, len(members()[1])))
+    team = of_process(devices)
     if dataset is not None:
         experiment = config.replace(experiment, {"data.name": ARRAYS})
     folder = Folder(experiment.run_dir)
-    with folder.opened(), Signals() as signals, _lack_of_memory_told(folder):
+    if team.index:
+        return _follow(experiment, folder, dataset, team)
+    with _losses_told(), team.leading(), folder.opened(), Signals() as signals, _lack_of_memory_told(folder):
         redo = "train" not in experiment.tasks
         accepted: list[str] = []
         if not experiment.overwrite:
@@ -102,8 +108,10 @@ def run(
         if not redo:
             folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
-            _train(experiment, dataset, model, folder, signals, callbacks, devices)
-        result = _with_tasks_done(Run(experiment, folder, dataset, model, measured), environment if redo else None)
+            team.tell("train", fingerprint=np.array(dataset.fingerprint))
+            _train(experiment, dataset, model, folder, signals, callbacks, team)
+        run = Run(experiment, folder, dataset, model, measured)
+        result = _with_tasks_done(run, environment if redo else None, team)
     print(result.summary())
     return result
 
@@ -205,14 +213,14 @@ def _train(
     folder: Folder,
     signals: Signals,
     callbacks: Sequence[keras.callbacks.Callback],
-    devices: int,
+    team: Team,
 ) -> None:
-    stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
+    images, stochastic = _training_set(experiment, dataset)
     try:
         with signals.deferred():
             training.train(
                 model,
-                prepared_images(dataset, "train", experiment, as_they_are=stochastic),
+                images,
                 prepared_images(dataset, "valid", experiment),
                 experiment.training,
                 stochastic=stochastic,
@@ -226,7 +234,7 @@ def _train(
                 image_shape=dataset.image_shape,
                 parameters=flatten(experiment),
                 others=callbacks,
-                devices=devices,
+                team=team,
             )
     except training.StopRequested:
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"
@@ -242,6 +250,52 @@ def _train(
         folder.write_weights(file.read_bytes())
     if signals.received:  # in the last block of updates
         raise Interrupted(signals.received)
+
+
+def _training_set(experiment: Experiment, dataset: loading.Dataset) -> tuple[np.ndarray, bool]:
+    """The training images as `training.train` takes them, and whether they are binarized each time they are used."""
+    stochastic = experiment.data.binarization == "stochastic" and dataset.kind == "grey"
+    return prepared_images(dataset, "train", experiment, as_they_are=stochastic), stochastic
+
+
+def _follow(experiment: Experiment, folder: Folder, given: Own | None, team: Team) -> Run:
+    """Takes part in the run of the first process of a team, as another one of it."""
+    dataset = load_data(experiment, given)
+    model = build_model(config.replace(experiment, {"training.start_from": None}), dataset)
+    with _losses_told(), team.losses_told(), Signals() as signals, _lack_of_memory_told(folder):
+        what, arrays = team.hear()
+        while what not in ("done", "failed"):
+            if what == "importance_sample":
+                evaluation.follow(model, arrays, team)
+                what, arrays = team.hear()
+                continue
+            if str(arrays["fingerprint"]) != dataset.fingerprint:
+                raise RunError(f"{folder}: expected the data of the first process, got others ({experiment.data.name})")
+            images, stochastic = _training_set(experiment, dataset)
+            with signals.deferred():
+                what, arrays = training.follow(
+                    model,
+                    images,
+                    experiment.training,
+                    stochastic=stochastic,
+                    batch=experiment.data.batch_size,
+                    seed=experiment.seed,
+                    team=team,
+                    stop_requested=lambda: signals.received is not None,
+                )
+        if signals.received:
+            raise Interrupted(signals.received)
+    if what == "failed":
+        raise RunError(f"{folder}: the first process ended before the run was done; it says why")
+    return Run(experiment, folder, dataset, model, {})
+
+
+@contextlib.contextmanager
+def _losses_told() -> Iterator[None]:
+    try:
+        yield
+    except Lost as error:
+        raise RunError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -317,7 +371,7 @@ def _read_evaluation(folder: Folder, experiment: Experiment) -> dict[str, Any]:
         return {}
 
 
-def _with_tasks_done(run: Run, again: dict[str, Any] | None) -> Run:
+def _with_tasks_done(run: Run, again: dict[str, Any] | None, team: Team) -> Run:
     """The run with its tasks after training done: those that are not yet.
 
     `again`: the environment of a training that is over; all are done anew, and each writes its parameters down when it
@@ -331,7 +385,7 @@ def _with_tasks_done(run: Run, again: dict[str, Any] | None) -> Run:
             run.folder.write_experiment(run.folder.with_kept_parameters(done, of_others=True), again)
 
     if "evaluate" in left:
-        run = _evaluated(run)
+        run = _evaluated(run, team)
         note("evaluate")
     if "plot" in left:
         style.save_all(plot.figures_of(run), run.folder)
@@ -350,7 +404,7 @@ def _with_tasks_done(run: Run, again: dict[str, Any] | None) -> Run:
     return run
 
 
-def _evaluated(run: Run) -> Run:
+def _evaluated(run: Run, team: Team) -> Run:
     settings = run.experiment.evaluation
     results: dict[str, Any] = {}
     likelihoods: dict[str, np.ndarray] = {}
@@ -359,7 +413,7 @@ def _evaluated(run: Run) -> Run:
         numbers = evaluation.spread(len(images), settings.examples or len(images))
         try:
             results[split], arrays = evaluation.evaluate(
-                run.model, images, settings, run.experiment.seed, f"evaluate {split}"
+                run.model, images, settings, run.experiment.seed, f"evaluate {split}", team
             )
         except evaluation.NonFiniteLogWeight as error:
             raise RunError(f"{run.folder}: {split}: {error}") from None

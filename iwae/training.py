@@ -26,6 +26,7 @@ from iwae.model import IWAE
 from iwae.nonfinite import NonFiniteBound, Watch
 from iwae.runs.folder import Folder
 from iwae.shares import Shares
+from iwae.team import Message, Team
 
 
 def train(
@@ -45,7 +46,7 @@ def train(
     image_shape: Sequence[int] | None = None,
     parameters: Mapping[str, Any] = MappingProxyType({}),
     others: Sequence[keras.callbacks.Callback] = (),
-    devices: int = 1,
+    team: Team | None = None,
 ) -> None:
     """Trains `model` under `config.Training`, or continues it from the newest checkpoint in `folder`.
 
@@ -65,31 +66,17 @@ def train(
         parameters: of the run, by their dotted names, for TensorBoard.
         others: callbacks of Keras that are called before a checkpoint is written; a batch is a block of updates. With
             `stop_training` they end training after the epoch.
-        devices: among which the shares of a batch are dealt out; they divide `settings.shares`.
+        team: among whose devices the shares of a batch are dealt out; they divide `settings.shares`. None: one device.
 
     Raises:
         NonFiniteBound: at the update where the bound is not finite; the last checkpoint stays.
         StopRequested: `stop_requested` said so; everything is saved.
         CheckpointError: there are checkpoints that this run cannot be continued from.
     """
-    updates, total = math.ceil(len(images) / batch), settings.passes
-    state = State(len(images), batch, rows=batches.rows_of_blocks(updates, settings.updates_per_call))
-
-    def prepare(network: IWAE) -> keras.optimizers.Adam:
-        """Gives it the training set and its optimizer, on the device that is set."""
-        network.hold(batches.ResidentImages(images, stochastic))
-        adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
-        if settings.optimizer == "rotated_adam":
-            adam = functools.partial(rotated.RotatedAdam, rotated.groups_of(network))
-        optimizer = adam(
-            schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
-            beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
-        )  # fmt: skip
-        optimizer.build(network.trainable_variables)
-        network.compile(optimizer=optimizer, jit_compile=settings.shares == 1)
-        return optimizer
-
-    optimizer = prepare(model)
+    team = team or Team()
+    total = settings.passes
+    state, prepare = _start(images, settings, stochastic, batch)
+    updates, optimizer = state.updates, prepare(model)
 
     def plain_weights() -> dict[str, np.ndarray]:
         rotated_ones = optimizer.plain_weights() if isinstance(optimizer, rotated.RotatedAdam) else {}
@@ -103,8 +90,9 @@ def train(
         model.train_with(settings.first_k if few else None)
 
     checkpoints = callbacks.Checkpoints(
-        model, state, folder.checkpoints, total, settings.checkpoint_seconds, stop_requested, run
-    )
+        model, state, folder.checkpoints, total, settings.checkpoint_seconds,
+        lambda: stop_requested() or team.wished, run,
+    )  # fmt: skip
     checkpoints.restore()
     watch = Watch(model, state, seed, settings)
     variables = {"epoch": "epoch {value}", "bound": "{value:.2f} nats", "speed": "{value:,.0f} images/s"}
@@ -142,7 +130,7 @@ def train(
             )
             beside.insert(beside.index(checkpoints), stopping)
         if settings.shares > 1:
-            beside.append(Shares(model, settings.shares, batch, hardware.devices(devices), prepare))
+            beside.append(Shares(model, settings.shares, batch, state, team, prepare))
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while state.epoch < total and not (state.stopped or halted) and ended is None:
             try:
@@ -167,6 +155,45 @@ def train(
         _tell(f"stopped early, after epoch {state.epoch} of {total}: {why}")
     if state.best_weights and settings.early_stopping_patience is not None:
         callbacks.assign(model.variables, state.best_weights)
+
+
+def follow(
+    model: IWAE,
+    images: np.ndarray,
+    settings: Training,
+    *,
+    stochastic: bool,
+    batch: int,
+    seed: int,
+    team: Team,
+    stop_requested: Callable[[], bool],
+) -> Message:
+    """Takes part in the training that the first process of `team` does with the same arguments: what it tells next."""
+    state, prepare = _start(images, settings, stochastic, batch)
+    with _let_go_at_the_end(model, prepare(model)):
+        return Shares(model, settings.shares, batch, state, team, prepare).follow(seed, stop_requested)
+
+
+def _start(
+    images: np.ndarray, settings: Training, stochastic: bool, batch: int
+) -> tuple[State, Callable[[IWAE], keras.optimizers.Adam]]:
+    """A training at its start, and what gives a model the training set and its optimizer, on the device that is set."""
+    updates = math.ceil(len(images) / batch)
+
+    def prepare(model: IWAE) -> keras.optimizers.Adam:
+        model.hold(batches.ResidentImages(images, stochastic))
+        adam: Callable[..., keras.optimizers.Adam] = keras.optimizers.Adam
+        if settings.optimizer == "rotated_adam":
+            adam = functools.partial(rotated.RotatedAdam, rotated.groups_of(model))
+        optimizer = adam(
+            schedule.cosine(settings, updates) if settings.schedule == "cosine" else settings.learning_rate,
+            beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon,
+        )  # fmt: skip
+        optimizer.build(model.trainable_variables)
+        model.compile(optimizer=optimizer, jit_compile=settings.shares == 1)
+        return optimizer
+
+    return State(len(images), batch, rows=batches.rows_of_blocks(updates, settings.updates_per_call)), prepare
 
 
 def check_memory(model: IWAE, batch: int) -> None:

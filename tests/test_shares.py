@@ -16,6 +16,7 @@ from iwae import config, hardware, training
 from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import Folder
+from iwae.team import Team
 
 # Batches of 8 in four shares; the last one of an epoch has 2, 2, 1 and no examples in them. The rate halves after an
 # epoch, which a copy on another device must be told.
@@ -44,7 +45,7 @@ def train(folder, case, shares, devices=1, stop=lambda model: False):
     try:
         training.train(
             model, grey_images(EXAMPLES), grey_images(0), settings(**halved, **changes), stochastic=True, batch=BATCH,
-            seed=11, folder=Folder(folder), beta_warmup_epochs=warm_up, devices=devices,
+            seed=11, folder=Folder(folder), beta_warmup_epochs=warm_up, team=Team(devices),
             stop_requested=lambda: stop(model),
         )  # fmt: skip
     except training.StopRequested:
@@ -115,6 +116,29 @@ def test_the_number_of_devices_changes_no_bit(tmp_path, on_one_device, cases):
     train_on_two_devices(folders)
     for case, folder in folders:
         assert_same(on_one_device(case, SHARES), variables(folder))
+
+
+EVALUATED_ON_TWO_DEVICES = """
+from iwae import bounds
+from iwae import device
+device.start_tensorflow(devices=2)
+import numpy as np
+from iwae import evaluation
+from iwae.model import IWAE
+from iwae.team import Team
+model, images = IWAE(6, (3, 2), ((6, 4), (5,)), seed=11), np.random.default_rng(0).random((21, 6)) > 0.5
+evaluation.ROWS = 25  # five images at once
+units = [np.array([1, 0, 1], np.float32), np.ones(2, np.float32)]
+one, two = (evaluation.importance_sample(model, images, 5, 3, (1, 2), units, None, Team(n)) for n in (1, 2))
+assert one.keys() == two.keys() and len(one["elbo"]) == 21
+for name in one:
+    np.testing.assert_array_equal(one[name], two[name], name)
+"""
+
+
+def test_the_number_of_devices_changes_no_bit_of_an_evaluation():
+    ended = subprocess.run([sys.executable, "-c", EVALUATED_ON_TWO_DEVICES], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_more_devices_than_there_are_are_refused_before_anything_is_written(tmp_path):

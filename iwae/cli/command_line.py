@@ -49,8 +49,8 @@ _CHOICES = {
     ),
     "devices": (
         "N",
-        "GPUs, or where there are none CPU devices, on which each run is trained at once; a divisor of "
-        "--training.shares. One if not given. Changes no result.",
+        "GPUs, or where there are none CPU devices, on which each run is trained and evaluated at once; a divisor of "
+        "--training.shares, unless nothing is trained. One if not given. Changes no result.",
     ),
 }
 
@@ -74,7 +74,8 @@ def main(experiment: Callable[[], Experiment], arguments: Sequence[str] | None =
         experiments, notes = plan(arguments, _made(experiment))
         where = _where(read_words(arguments))
         for planned in experiments:
-            planned.training.check_devices(where["devices"] or 1)
+            if "train" in planned.tasks:
+                planned.training.check_devices(where["devices"] or 1)
     except ConfigError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

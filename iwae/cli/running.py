@@ -41,6 +41,9 @@ def execute(
     threads, workers = threads_per_run, workers or 1
     of_each: Callable[..., None] = run if devices is None else functools.partial(run, devices=devices)
     try:
+        processes = len(device.members()[1])
+        if processes > 1 and (cluster is not None or len(experiments) > 1):
+            raise ConfigError(f"TF_CONFIG: expected one run for its {processes} processes, got several or a cluster")
         if cluster is not None:
             from iwae.cli.cluster import ClusterPool  # the lazy door to Ray
 
@@ -50,7 +53,7 @@ def execute(
         if len(experiments) > 1:
             threads = threads or max(1, cores() // workers)
             return Pool(experiments, functools.partial(of_each, threads=threads), workers).run()
-        if (told := finished(experiments[0])) is not None:
+        if processes <= 1 and (told := finished(experiments[0])) is not None:
             print(told)
             return 0
         (of_each if threads is None else functools.partial(of_each, threads=threads))(experiments[0])

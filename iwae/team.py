@@ -1,0 +1,120 @@
+"""What one model is trained and evaluated on: devices of this process, and other processes, of one host or several.
+
+The processes are those that the environment variable TF_CONFIG names, as TensorFlow's own strategies have it, and each
+is started with the same command. The first one leads: it alone writes files, and tells the others what to take part in.
+All that goes between them goes through one collective operation of TensorFlow, which fails in every process once one of
+them is gone.
+"""
+
+import contextlib
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from iwae import device, hardware
+
+Message = tuple[str, dict[str, np.ndarray]]  # what is next, and the numbers that belong to it
+
+_GROUP = 1509  # any number would do
+
+
+class Lost(RuntimeError):
+    """Another process of the team has ended too early or cannot be reached; the message is one line."""
+
+
+class Team:
+    """The processes as one of them sees them: it is number `index` of `size`, counted from 0, with so many devices.
+
+    Raises:
+        ConfigError: it does not have them.
+    """
+
+    def __init__(self, devices: int = 1, index: int = 0, size: int = 1):
+        self.devices, self.index, self.size = hardware.devices(devices), index, size
+        self.wished = False  # in the first process: whether another one wants training to stop
+        self._lost = False  # whether another one was not there when it was wanted
+
+    def gather(self, values: tf.Tensor) -> tf.Tensor:
+        """The tensors [...] of all processes, which have one shape: [size, ...]."""
+        if self.size == 1:
+            return values[None]
+        if tf.executing_eagerly():
+            return self._gathered(values)
+        # Out of the graph: there a collective operation waits for one in a loop of the same name in the other process.
+        found = tf.py_function(self._gathered, [values], values.dtype)
+        return tf.ensure_shape(found, [self.size, *values.shape])
+
+    def _gathered(self, values: tf.Tensor) -> tf.Tensor:
+        same = zlib.crc32(f"{values.dtype.name}{values.shape}".encode()) >> 1  # for one shape in all processes
+        try:
+            with tf.device("CPU:0"):  # what is on a GPU is copied
+                return tf.raw_ops.CollectiveGatherV2(
+                    input=values[None], group_size=self.size, group_key=_GROUP, instance_key=same, ordering_token=[]
+                )
+        except tf.errors.OpError:
+            self._lost = True
+            raise
+
+    def tell(self, what: str, **arrays: Any) -> None:
+        """Sends a message from the first process to the others; each waits for it in `hear`."""
+        if self.size > 1:
+            stream = io.BytesIO()
+            np.savez(stream, what=np.array(what), **arrays)  # type: ignore[arg-type]  # keys, not options
+            content = np.frombuffer(stream.getvalue(), np.uint8)
+            self.wished |= bool(self._of_all([len(content), 0])[1:, 1].any())
+            self._of_all(np.pad(content, (0, _padded(len(content)) - len(content))).view(np.int32))
+
+    def hear(self, wish: bool = False) -> Message:
+        """The next message of the first process. `wish`: whether this one wants training to stop."""
+        length = int(self._of_all([0, wish])[0, 0])
+        content = self._of_all(np.zeros(_padded(length) // 4, np.int32))[0].tobytes()[:length]
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            arrays = dict(found)
+        return str(arrays.pop("what")), arrays
+
+    @contextlib.contextmanager
+    def leading(self) -> Iterator[None]:
+        """The first process's work; the others are told of its end, and whether it was a good one.
+
+        Raises:
+            Lost: another one is gone.
+        """
+        with self.losses_told():
+            try:
+                yield
+            except BaseException:
+                if not self._lost:
+                    self.tell("failed")
+                raise
+            self.tell("done")
+
+    @contextlib.contextmanager
+    def losses_told(self) -> Iterator[None]:
+        """Turns the errors that come when another process is gone into `Lost`."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not self._lost:
+                raise
+            raise Lost(
+                f"TF_CONFIG: expected {self.size} processes to the end, but another one than this, number "
+                f"{self.index}, is gone; the same command for each continues"
+            ) from error
+
+    def _of_all(self, numbers: Any) -> np.ndarray:
+        return self.gather(tf.constant(numbers, tf.int32)).numpy()
+
+
+def _padded(length: int) -> int:
+    """A power of two of bytes: each length would be another collective operation."""
+    return max(64, 1 << (length - 1).bit_length())
+
+
+def of_process(devices: int) -> Team:
+    """The team of this process, whose ports `device.start_tensorflow` has opened; ConfigError as for `Team`."""
+    index, members = device.members()
+    return Team(devices, index, max(1, len(members)))

@@ -1,0 +1,183 @@
+"""Several processes, named by TF_CONFIG, that train and evaluate one model: the same run as in one process."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import experiment
+
+import iwae
+from iwae import config, device
+from iwae.device import members
+from iwae.runs import checkpoints
+
+CHANGES = {"training.shares": 4, "training.updates_per_call": 2, "evaluation.examples": 300}  # several blocks, batches
+PROGRAM = f"""
+import json, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from iwae.cli import command_line
+from tiny import experiment
+folder, changes, *words = sys.argv[1:]
+command_line.main(lambda: experiment(folder, **json.loads(changes)), words)
+"""
+
+
+def start(folder, words=(), processes=2, **changes):
+    """The same command for each of the processes, which have begun."""
+    sockets = [socket.socket() for _ in range(processes)]
+    for free in sockets:
+        free.bind(("127.0.0.1", 0))
+    cluster = {"worker": [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]}
+    for free in sockets:
+        free.close()
+    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps({**CHANGES, **changes}), *words]
+    return [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})},
+        )
+        for i in range(processes)
+    ]  # fmt: skip
+
+
+def ended(processes):
+    """Exit status and standard error of each, which must end by itself."""
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
+def assert_same_run(one, other):
+    """All that is random or computed, to the last bit; times differ."""
+    (first, _), (second, _) = (checkpoints.load(Path(run, "tiny", "checkpoints")) for run in (one, other))
+    assert first.keys() == second.keys()
+    for name in first.keys() - {"log"}:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    for name in ("evaluation.json", "model.weights.h5.sha256"):
+        assert Path(one, "tiny", name).read_text() == Path(other, "tiny", name).read_text()
+
+
+def wait_for_updates(processes, folder, updates=2):
+    for _ in range(2400):
+        if any(process.poll() is not None for process in processes):
+            break
+        if checkpoints.latest_update(Path(folder, "tiny", "checkpoints")) >= updates:
+            return
+        time.sleep(0.1)
+    raise AssertionError(ended(processes))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    iwae.run(experiment(folder, **CHANGES))
+    return folder
+
+
+def test_two_processes_make_the_run_of_one(alone, tmp_path):
+    (first, _), (second, told) = ended(start(tmp_path))
+    assert (first, second) == (0, 0), told
+    assert re.search(r"^process 1 of 2, counted from 0: 127\.0\.0\.1:\d+$", told, re.MULTILINE)
+    assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_killed_process_ends_all_in_one_line_and_the_same_command_continues(tmp_path, gone):
+    longer = {"training.epochs": 15, "training.schedule": "constant", "training.checkpoint_seconds": 0.01}
+    iwae.run(experiment(tmp_path / "alone", **CHANGES, **longer))
+    processes = start(tmp_path, **longer)
+    wait_for_updates(processes, tmp_path)
+    processes[gone].kill()
+    results = ended(processes)
+    status, told = results[1 - gone]
+    assert results[gone][0] == -signal.SIGKILL and status == 1
+    errors = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: TF_CONFIG: expected 2 processes to the end, but another one than this, number {1 - gone}, is gone; "
+        "the same command for each continues"
+    ]
+    assert "Traceback" not in told
+    done = checkpoints.latest_update(tmp_path / "tiny" / "checkpoints")
+    assert 0 < done < 15 * 13
+    assert [status for status, _ in ended(start(tmp_path, **longer))] == [0, 0]
+    assert_same_run(tmp_path / "alone", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_any_process_saves_the_run(tmp_path, asked):
+    longer = {"training.epochs": 2000, "training.schedule": "constant"}
+    processes = start(tmp_path, **longer)
+    wait_for_updates(processes, tmp_path)
+    before = checkpoints.latest_update(tmp_path / "tiny" / "checkpoints")
+    processes[asked].send_signal(signal.SIGTERM)
+    (status, told), (other, _) = ended(processes)
+    assert status == 128 + signal.SIGTERM and "the same command continues" in told
+    assert other == (128 + signal.SIGTERM if asked else 1)
+    assert before < checkpoints.latest_update(tmp_path / "tiny" / "checkpoints") < 2000 * 13
+
+
+@pytest.mark.slow
+def test_what_fails_in_the_first_process_is_told_by_it_and_ends_the_other(tmp_path):
+    Path(tmp_path, "tiny").write_text("no folder")
+    (first, told), (second, other) = ended(start(tmp_path))
+    assert (first, second) == (1, 1)
+    assert "error: " in told and "expected a folder that can be written" in told
+    assert other.splitlines()[-1].endswith("the first process ended before the run was done; it says why")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}, (1, ["a:1", "b:2"])),
+        (
+            {"cluster": {"worker": ["a:1"], "chief": ["c:3"]}, "task": {"type": "worker", "index": 0}},
+            (1, ["c:3", "a:1"]),
+        ),
+        (
+            {"cluster": {"worker": ["a:1"], "chief": ["c:3"]}, "task": {"type": "chief", "index": 0}},
+            (0, ["c:3", "a:1"]),
+        ),
+    ],
+)
+def test_members_of_a_cluster(monkeypatch, given, expected):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(given))
+    assert members() == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "{", "[]", '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"ps": ["a:1"], "worker": ["a:2"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)  # fmt: skip
+def test_another_cluster_is_refused_in_one_line(monkeypatch, given):
+    monkeypatch.setenv("TF_CONFIG", given)
+    with pytest.raises(config.ConfigError, match="^TF_CONFIG: expected '.*', got '"):
+        device.members()
+
+
+def test_without_a_cluster_a_process_is_alone(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert members() == (0, [])
+
+
+def test_shares_that_cannot_be_dealt_out_are_refused():
+    config.Training(shares=4).check_devices(2, 2)
+    with pytest.raises(config.ConfigError, match="^training.shares: expected a multiple of 4, .*, got 6$"):
+        config.Training(shares=6).check_devices(2, 2)
