@@ -5,7 +5,7 @@ from typing import Any
 
 from iwae import device
 from iwae.config import Data, Evaluation, Experiment, Model, Training
-from iwae.sections import ConfigError
+from iwae.sections import ConfigError, RunError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,7 +22,6 @@ _LAZY = {
     "load_run": ("iwae.experiment", "load_run"),
     "run": ("iwae.experiment", "run"),
     "verbs": ("iwae.verbs", None),
-    "RunError": ("iwae.runs.folder", "RunError"),
 }
 _WITH_TENSORFLOW = ("IWAE", "ConditionalIWAE", "bounds", "load_run", "run", "verbs")
 

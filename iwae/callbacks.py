@@ -5,9 +5,7 @@ finds what those before it left.
 """
 
 import contextlib
-import csv
 import errno
-import io
 import math
 import os
 import re
@@ -160,7 +158,7 @@ class Log(keras.callbacks.Callback):
     def __init__(self, state: State, path: Path):
         super().__init__()
         self._state, self._path = state, path
-        files.write_atomically(self._path, _csv(self._state.log, header=True).encode())
+        files.write_atomically(self._path, log.text(self._state.log).encode())
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         state, logs = self._state, logs or {}
@@ -175,7 +173,7 @@ class Log(keras.callbacks.Callback):
         }
         state.log.append(row)
         with open(self._path, "a", newline="") as file:
-            file.write(_csv([row]))
+            file.write(log.line(row))
 
 
 class Curves(keras.callbacks.Callback):
@@ -440,12 +438,3 @@ def _by_path(variables: Sequence[keras.Variable], below_root: bool) -> list[tupl
         return [(variable.path, variable) for variable in variables]
     paths = ((variable.path.partition("/")[2], variable) for variable in variables)
     return [(path, variable) for path, variable in paths if path != "learning_rate"]
-
-
-def _csv(rows: Sequence[Row], header: bool = False) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, log.COLUMNS, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -69,11 +69,32 @@ def importance_sample(
         "effective_sample_size".
     """
     team, n = team or Team(), len(images)
-    if team.size > 1:
-        arrays: dict[str, Any] = {} if units is None else {f"units_{i}": values for i, values in enumerate(units)}
-        arrays |= {"images": images, "k": k, "seed": seed, "bounds_at": np.array(bounds_at, int)}
-        team.tell("importance_sample", **arrays, **shares.values(model.variables))
-    arrays = _dealt_out(model, images, k, seed, bounds_at, units, label, team)
+    if team.size > 1 and team.index == 0:
+        more: dict[str, Any] = {} if units is None else {f"units_{i}": values for i, values in enumerate(units)}
+        more |= {"images": images, "k": k, "seed": seed, "bounds_at": np.array(bounds_at, int)}
+        team.tell("importance_sample", **more, **shares.values(model.variables))
+    numbers = list(batches.filled(n, min(n, batch_size(k))))
+    turns = -(-len(numbers) // team.size)
+    own = [numbers[min(turn * team.size + team.index, len(numbers) - 1)] for turn in range(turns)]
+    models = shares.copies(model, team.devices)
+    for copy in models[1:]:
+        copy.set_weights(model.get_weights())
+    programs = [compile_importance_sampling(copy, k, bounds_at, units) for copy in models]
+
+    def of_batch(turn: int) -> dict[str, np.ndarray]:
+        place = turn % len(models)
+        with tf.device(team.devices[place]):
+            return programs[place](images[own[turn]], own[turn], seed)
+
+    results = []
+    with progress.Bar(n, label) as bar:
+        for turn, result in enumerate(_side_by_side(of_batch, turns, len(models))):
+            results.append(result)
+            bar.update(min(n, (turn + 1) * team.size * len(own[0])))
+    arrays = {}
+    for name in results[0]:
+        of_all = team.gather(tf.stack([result[name] for result in results])).numpy()  # [processes, turns, batch, ...]
+        arrays[name] = np.swapaxes(of_all, 0, 1).reshape(-1, *of_all.shape[3:])[:n]
     wrong = np.flatnonzero(
         ~np.all([np.isfinite(values.reshape(n, -1)).all(axis=1) for values in arrays.values()], axis=0)
     )
@@ -90,45 +111,8 @@ def follow(model: IWAE, message: dict[str, np.ndarray], team: Team) -> None:
     shares.assign(model.variables, message)
     units = [message[f"units_{i}"] for i in range(len(model.latent_units)) if f"units_{i}" in message]
     k, seed, bounds_at = int(message["k"]), int(message["seed"]), message["bounds_at"].tolist()
-    _dealt_out(model, message["images"], k, seed, bounds_at, units or None, None, team)
-
-
-def _dealt_out(
-    model: IWAE,
-    images: np.ndarray,
-    k: int,
-    seed: int,
-    bounds_at: Sequence[int],
-    units: list[np.ndarray] | None,
-    label: str | None,
-    team: Team,
-) -> dict[str, np.ndarray]:
-    """`importance_sample`, batch by batch, by all devices of the team; every process gets all results."""
-    n = len(images)
-    numbers = list(batches.filled(n, min(n, batch_size(k))))
-    turns = -(-len(numbers) // team.size)
-    own = [numbers[min(turn * team.size + team.index, len(numbers) - 1)] for turn in range(turns)]
-    models = shares.copies(model, team.devices)
-    for copy in models[1:]:
-        copy.set_weights(model.get_weights())
-    programs = [compile_importance_sampling(copy, k, bounds_at, units) for copy in models]
-
-    def of_batch(turn: int) -> dict[str, np.ndarray]:
-        place = turn % len(models)
-        with tf.device(team.devices[place]):
-            return programs[place](images[own[turn]], own[turn], seed)
-
-    results = []
-    with progress.Bar(n, label) if label else contextlib.nullcontext() as bar:
-        for turn, result in enumerate(_side_by_side(of_batch, turns, len(models))):
-            results.append(result)
-            if bar:
-                bar.update(min(n, (turn + 1) * team.size * len(own[0])))
-    arrays = {name: np.stack([result[name] for result in results]) for name in results[0]}
-    for name, values in arrays.items():
-        of_all = team.gather(tf.constant(values)).numpy()  # [processes, turns, batch, ...]
-        arrays[name] = np.swapaxes(of_all, 0, 1).reshape(-1, *values.shape[2:])[:n]
-    return arrays
+    with contextlib.suppress(NonFiniteLogWeight):  # the first process tells
+        importance_sample(model, message["images"], k, seed, bounds_at, units or None, team=team)
 
 
 def _side_by_side(work: Callable[[int], Any], count: int, threads: int) -> Iterator[Any]:
@@ -152,36 +136,15 @@ def compile_importance_sampling(
     model: IWAE, k: int, bounds_at: Sequence[int] = BOUNDS, units: list[np.ndarray] | None = None
 ) -> Callable[[np.ndarray, np.ndarray, int], dict[str, np.ndarray]]:
     """`importance_sample` for one batch: a compiled function of (images [B, D], numbers of the images [B], seed)."""
-    chunk = min(k, CHUNK)
+    chunk, depth = min(k, CHUNK), len(model.latent_units)
+    chunks = math.ceil(k / chunk)
+    last = k - (chunks - 1) * chunk
     bounds_at = [j for j in bounds_at if j <= chunk]
+    counts = {"elbo": k, "reconstruction": k, **{f"kl_{i}": k for i in range(depth)}}  # of what each is the mean
+    counts |= {f"bound_{j}": (chunks - 1) * (chunk // j) + last // j for j in bounds_at}
 
-    @tf.function(jit_compile=True)
-    def compiled(x: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _chunked(model, x, numbers, seed, k, chunk, bounds_at, units)
-
-    def call(images: np.ndarray, numbers: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        values = compiled(tf.constant(images, tf.float32), tf.constant(numbers, tf.int32), tf.constant(seed, tf.int32))
-        return {name: value.numpy() for name, value in values.items()}
-
-    return call
-
-
-def _chunked(
-    model: IWAE,
-    x: tf.Tensor,
-    numbers: tf.Tensor,
-    seed: tf.Tensor,
-    k: int,
-    chunk: int,
-    bounds_at: Sequence[int],
-    units: list[np.ndarray] | None,
-) -> dict[str, tf.Tensor]:
-    batch, depth = x.shape[0], len(model.latent_units)
-    minus_infinity = tf.fill([batch], -math.inf)
-    zeros = tf.zeros([batch])
-
-    def noise_of_chunk(c: tf.Tensor) -> list[tf.Tensor]:
-        """[chunk, batch, D_l] for each layer, from a seed for each image, layer and chunk."""
+    def noise_of_chunk(c: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        """[chunk, B, D_l] for each layer, from a seed for each image, layer and chunk."""
 
         def of_image(number: tf.Tensor) -> list[tf.Tensor]:
             image_seed = rng.fold(rng.stream(seed, number, "evaluate"), c)
@@ -189,61 +152,48 @@ def _chunked(
 
         noise = tf.map_fn(of_image, numbers, fn_output_signature=[tf.float32] * depth)
         return [
-            tf.transpose(tf.reshape(values, [batch, chunk, d]), [1, 0, 2])
+            tf.transpose(tf.reshape(values, [len(numbers), chunk, d]), [1, 0, 2])
             for values, d in zip(noise, model.latent_units, strict=True)
         ]
 
-    def body(
-        c: tf.Tensor,
-        lse: tf.Tensor,
-        lse_squared: tf.Tensor,
-        elbo: tf.Tensor,
-        reconstruction: tf.Tensor,
-        kl: list[tf.Tensor],
-        sums: list[tf.Tensor],
-    ) -> tuple[Any, ...]:
-        terms = model.log_weight_terms(x, noise_of_chunk(c), units)
-        log_weights = terms.log_weights()
-        used = tf.minimum(chunk, k - c * chunk)  # the last chunk may be cut
-        mask = tf.range(chunk)[:, None] < used
-        masked = tf.where(mask, log_weights, -math.inf)
+    @tf.function(jit_compile=True)
+    def compiled(x: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        def body(
+            c: tf.Tensor, lse: tf.Tensor, lse_squared: tf.Tensor, sums: dict[str, tf.Tensor]
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+            terms = model.log_weight_terms(x, noise_of_chunk(c, numbers, seed), units)
+            log_weights = terms.log_weights()
+            used = tf.minimum(chunk, k - c * chunk)  # the last chunk may be cut
+            masked = tf.where(tf.range(chunk)[:, None] < used, log_weights, -math.inf)
+            found = {"elbo": (log_weights, used), "reconstruction": (terms.log_likelihood, used)}
+            for i, (q, p) in enumerate(zip(terms.log_posterior, terms.log_prior, strict=True)):
+                found[f"kl_{i}"] = q - p, used
+            for j in bounds_at:
+                groups = tf.reshape(log_weights[: chunk // j * j], [chunk // j, j, -1])
+                found[f"bound_{j}"] = tf.reduce_logsumexp(groups, axis=1) - math.log(j), used // j
+            for name, (values, rows) in found.items():
+                counted = tf.where(tf.range(values.shape[0])[:, None] < rows, values, 0.0)
+                sums = sums | {name: sums[name] + tf.reduce_sum(counted, axis=0)}
+            return (
+                c + 1,
+                bounds.log_add_exp(lse, tf.reduce_logsumexp(masked, axis=0)),
+                bounds.log_add_exp(lse_squared, tf.reduce_logsumexp(2 * masked, axis=0)),
+                sums,
+            )
 
-        def total(values: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(tf.where(mask, values, 0.0), axis=0)
+        nothing, zeros = tf.fill([len(numbers)], -math.inf), tf.zeros([len(numbers)])
+        start = (0, nothing, nothing, {name: zeros for name in counts})
+        _, lse, lse_squared, sums = tf.while_loop(lambda c, *_: c < chunks, body, start)
+        means = {name: sums[name] / count for name, count in counts.items()}
+        kl = tf.stack([means.pop(f"kl_{i}") for i in range(depth)], axis=1)
+        log_likelihood_bound, size = lse - math.log(k), tf.exp(2 * lse - lse_squared)
+        return means | {"log_likelihood_bound": log_likelihood_bound, "kl": kl, "effective_sample_size": size}
 
-        lse = bounds.log_add_exp(lse, tf.reduce_logsumexp(masked, axis=0))
-        lse_squared = bounds.log_add_exp(lse_squared, tf.reduce_logsumexp(2 * masked, axis=0))
-        kl_of_chunk = [total(q - p) for q, p in zip(terms.log_posterior, terms.log_prior, strict=True)]
-        new_sums = []
-        for j, so_far in zip(bounds_at, sums, strict=True):
-            groups = chunk // j
-            grouped = tf.reshape(log_weights[: groups * j], [groups, j, batch])
-            bound = tf.reduce_logsumexp(grouped, axis=1) - math.log(j)
-            new_sums.append(so_far + tf.reduce_sum(tf.where(tf.range(groups)[:, None] < used // j, bound, 0.0), axis=0))
-        return (
-            c + 1,
-            lse,
-            lse_squared,
-            elbo + total(log_weights),
-            reconstruction + total(terms.log_likelihood),
-            [a + b for a, b in zip(kl, kl_of_chunk, strict=True)],
-            new_sums,
-        )
+    def call(images: np.ndarray, numbers: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        values = compiled(tf.constant(images, tf.float32), tf.constant(numbers, tf.int32), tf.constant(seed, tf.int32))
+        return {name: value.numpy() for name, value in values.items()}
 
-    chunks = math.ceil(k / chunk)
-    start = (0, minus_infinity, minus_infinity, zeros, zeros, [zeros] * depth, [zeros] * len(bounds_at))
-    _, lse, lse_squared, elbo, reconstruction, kl, sums = tf.while_loop(lambda c, *_: c < chunks, body, start)
-    last = k - (chunks - 1) * chunk
-    result = {
-        "log_likelihood_bound": lse - math.log(k),
-        "elbo": elbo / k,
-        "reconstruction": reconstruction / k,
-        "kl": tf.stack(kl, axis=1) / k,
-        "effective_sample_size": tf.exp(2 * lse - lse_squared),
-    }
-    for j, total_bound in zip(bounds_at, sums, strict=True):
-        result[f"bound_{j}"] = total_bound / ((chunks - 1) * (chunk // j) + last // j)
-    return result
+    return call
 
 
 def posterior_means(model: IWAE, images: np.ndarray, seed: int, batch: int = 100) -> list[np.ndarray]:

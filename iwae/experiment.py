@@ -32,11 +32,11 @@ from iwae.diagnostics import plot
 from iwae.figures import style
 from iwae.model import IWAE
 from iwae.runs import checkpoints
-from iwae.runs.folder import WEIGHTS, Folder, RunError
+from iwae.runs.folder import WEIGHTS, Folder
 from iwae.runs.process import Interrupted, Signals
 from iwae.runs.run import Own, Run, label_values, load_data, prepared_images
-from iwae.sections import differences, flatten
-from iwae.team import Lost, Team, of_process
+from iwae.sections import RunError, differences, flatten
+from iwae.team import Team, of_process
 
 
 def run(
@@ -74,7 +74,7 @@ def run(
     folder = Folder(experiment.run_dir)
     if team.index:
         return _follow(experiment, folder, dataset, team)
-    with _losses_told(), team.leading(), folder.opened(), Signals() as signals, _lack_of_memory_told(folder):
+    with team.leading(), folder.opened(), Signals() as signals, _lack_of_memory_told(folder):
         redo = "train" not in experiment.tasks
         accepted: list[str] = []
         if not experiment.overwrite:
@@ -240,7 +240,7 @@ def _train(
         same = "the same command without --overwrite" if experiment.overwrite else "the same command"
         print(f"stopped; a checkpoint is in {folder.checkpoints}: {same} continues", file=sys.stderr)
         raise Interrupted(signals.received or signal.SIGTERM, told=True) from None
-    except (training.NonFiniteBound, checkpoints.CheckpointError) as error:
+    except training.NonFiniteBound as error:
         raise RunError(f"{error} (run {folder})") from None
     with tempfile.TemporaryDirectory() as place:  # HDF5 ends the process when a disk is full; our writer does not
         file = Path(place, folder.weights.name)
@@ -262,7 +262,7 @@ def _follow(experiment: Experiment, folder: Folder, given: Own | None, team: Tea
     """Takes part in the run of the first process of a team, as another one of it."""
     dataset = load_data(experiment, given)
     model = build_model(config.replace(experiment, {"training.start_from": None}), dataset)
-    with _losses_told(), team.losses_told(), Signals() as signals, _lack_of_memory_told(folder):
+    with team.losses_told(), Signals() as signals, _lack_of_memory_told(folder):
         what, arrays = team.hear()
         while what not in ("done", "failed"):
             if what == "importance_sample":
@@ -291,14 +291,6 @@ def _follow(experiment: Experiment, folder: Folder, given: Own | None, team: Tea
 
 
 @contextlib.contextmanager
-def _losses_told() -> Iterator[None]:
-    try:
-        yield
-    except Lost as error:
-        raise RunError(str(error)) from None
-
-
-@contextlib.contextmanager
 def _lack_of_memory_told(folder: Folder) -> Iterator[None]:
     try:
         yield
@@ -317,10 +309,7 @@ def _epochs_begun(folder: Folder, experiment: Experiment, dataset: loading.Datas
         ConfigError: they are more than the experiment has.
         RunError: there are checkpoints that it cannot be continued from.
     """
-    try:
-        found = checkpoints.load(folder.checkpoints, _identity(experiment, dataset))
-    except checkpoints.CheckpointError as error:
-        raise RunError(f"{error} (run {folder})") from None
+    found = checkpoints.load(folder.checkpoints, _identity(experiment, dataset))
     begun = found[1]["epoch"] + (found[1]["update"] > 0) if found else 0
     if begun > experiment.training.passes:
         name = "stages" if experiment.training.epochs is None else "epochs"

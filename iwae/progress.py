@@ -21,18 +21,18 @@ class Bar:
 
     Args:
         total: number of steps.
-        label: what is going on, shown first.
+        label: what is going on, shown first; None: no bar is shown.
         done: steps that an earlier process has done; the time left is judged without them.
         variables: name -> format string with {value}, each shown, and set by `update(step, name=value)`.
     """
 
-    def __init__(self, total: int, label: str, done: int = 0, **variables: str):
+    def __init__(self, total: int, label: str | None, done: int = 0, **variables: str):
         self._total, self._step = total, done
         self._last: dict[str, Any] = {}
         self._started, self._seen = time.monotonic(), collections.deque[tuple[float, int]]()
         self._interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
         self._drawn = time.monotonic()
-        self._bar = _start(total, label, done, variables)
+        self._bar = None if label is None else _start(total, label, done, variables)
 
     def update(self, step: int, **values: Any) -> None:
         """Shows that `step` steps are done, at most so often as the output can bear."""
@@ -41,9 +41,13 @@ class Bar:
         while len(self._seen) > 2 and now - self._seen[1][0] > SECONDS_OF_THE_TIME_LEFT:
             self._seen.popleft()
         self._step, self._last = step, values | {"left": self._time_left()}
-        if now - self._drawn >= self._interval and step < self._total:
+        if self._bar is not None and now - self._drawn >= self._interval and step < self._total:
             self._drawn = now
             self._bar.update(step, **self._last)
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self.update(self._step + 1)
 
     def forget(self) -> None:
         """The time left is judged from here on: something was compiled, which says nothing about the steps to come."""
@@ -61,6 +65,8 @@ class Bar:
     def __exit__(
         self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._bar is None:
+            return
         if error is None:
             self._last["left"] = f"in {_duration(time.monotonic() - self._started)}"
         self._bar.variables.update(self._last)  # drawn with the last state, and that once

@@ -27,6 +27,10 @@ class ConfigError(ValueError):
     """A parameter that cannot be used; the message is one line that names it."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on; the message is one line that says what to do."""
+
+
 @dataclass(frozen=True, eq=False)
 class Rule:
     """What one value must fulfil beyond its type.

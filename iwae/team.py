@@ -16,14 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import device, hardware
+from iwae.sections import RunError
 
 Message = tuple[str, dict[str, np.ndarray]]  # what is next, and the numbers that belong to it
 
 _GROUP = 1509  # any number would do
-
-
-class Lost(RuntimeError):
-    """Another process of the team has ended too early or cannot be reached; the message is one line."""
 
 
 class Team:
@@ -81,7 +78,7 @@ class Team:
         """The first process's work; the others are told of its end, and whether it was a good one.
 
         Raises:
-            Lost: another one is gone.
+            RunError: another one is gone.
         """
         with self.losses_told():
             try:
@@ -94,13 +91,17 @@ class Team:
 
     @contextlib.contextmanager
     def losses_told(self) -> Iterator[None]:
-        """Turns the errors that come when another process is gone into `Lost`."""
+        """Makes one line of the errors that come when another process is gone.
+
+        Raises:
+            RunError: in their place.
+        """
         try:
             yield
         except tf.errors.OpError as error:
             if not self._lost:
                 raise
-            raise Lost(
+            raise RunError(
                 f"TF_CONFIG: expected {self.size} processes to the end, but another one than this, number "
                 f"{self.index}, is gone; the same command for each continues"
             ) from error

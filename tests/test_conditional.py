@@ -19,9 +19,9 @@ from iwae.convolutions import networks
 from iwae.data.loading import load_dataset
 from iwae.diagnostics import annealing, grid, tightness
 from iwae.model import IWAE
-from iwae.runs.folder import RunError
 from iwae.runs.process import Interrupted
 from iwae.runs.run import label_values, load_data, prepared_images
+from iwae.sections import RunError
 
 D, C, K, SIZES = 6, 3, 4, {1: ((3,), ((5,),)), 2: ((3, 2), ((5,), (4,)))}
 LABELS = np.array([0, 2, 2, 0, 2])  # no example is of class 1
@@ -138,6 +138,7 @@ def truth():
     return Truth()
 
 
+@pytest.mark.slow
 def test_everything_that_estimates_log_p_finds_it(truth):
     expected = truth.log_p(truth.x)
     assert np.ptp(expected) > 1 and np.abs(truth.prior_mean).max() > 8

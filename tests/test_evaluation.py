@@ -242,6 +242,7 @@ def test_standard_error():
     assert evaluation.standard_error(values[:1]) == 0
 
 
+@pytest.mark.slow
 def test_three_stochastic_layers_train_and_are_evaluated():
     model = IWAE(D, (4, 3, 2), ((6,), (8,), (9,)), k=3)
     settings = config.Evaluation(k=50)

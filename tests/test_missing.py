@@ -96,6 +96,7 @@ def test_8_bit_values_that_are_missing_count_nothing():
     assert summary["bits_per_dimension"] == pytest.approx(summary["nll"] / (known.sum() / 5) / np.log(2))
 
 
+@pytest.mark.slow
 def test_the_bracket_is_of_the_values_that_are_known():
     """log p of fewer binary pixels is nearer to zero."""
     model = a_model("bernoulli")

@@ -23,8 +23,9 @@ from iwae import config, evaluation, training
 from iwae.data import loading
 from iwae.experiment import build_model
 from iwae.runs import log
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import Folder
 from iwae.runs.run import _SEEDS, finished, load_data, prepared_images
+from iwae.sections import RunError
 
 ROOT = Path(iwae.__file__).parents[1]
 
@@ -295,6 +296,7 @@ def test_callbacks_are_called_in_training(tmp_path):
     assert epochs.bounds == [row["valid_bound"] for row in log.read(result.folder.log)] and len(epochs.bounds) == 4
 
 
+@pytest.mark.slow
 def test_a_callback_ends_training_with_an_epoch_that_is_whole(tmp_path, capsys):
     """Although it says so after the first block; asked for more epochs the run goes on."""
 
@@ -479,6 +481,7 @@ def test_a_bound_that_is_not_finite_is_told_in_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / "tiny" / "model.weights.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_lack_of_memory_is_told_in_one_line(tmp_path, capsys):
     """As TensorFlow tells it in `fit`, and NumPy in an evaluation."""
 

@@ -136,6 +136,7 @@ for name in one:
 """
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_changes_no_bit_of_an_evaluation():
     ended = subprocess.run([sys.executable, "-c", EVALUATED_ON_TWO_DEVICES], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

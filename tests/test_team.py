@@ -85,6 +85,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(alone, tmp_path):
     (first, _), (second, told) = ended(start(tmp_path))
     assert (first, second) == (0, 0), told

@@ -18,8 +18,8 @@ from typing import Any
 from iwae.cli.pool import Again, Pool, Work, one_line
 from iwae.config import ConfigError, Experiment
 from iwae.data.catalogue import CATALOGUE
-from iwae.runs.folder import RunError
 from iwae.runs.process import Stopped, outcome
+from iwae.sections import RunError
 
 try:
     import ray

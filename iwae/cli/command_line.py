@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from iwae import config, printing
 from iwae.cli import predecessor, presets, sweeps
 from iwae.config import ConfigError, Experiment
-from iwae.sections import Kind, did_you_mean, flatten, join, kinds, shown, written
+from iwae.sections import Kind, RunError, did_you_mean, flatten, join, kinds, shown, written
 
 _DESCRIPTION = """Trains, evaluates and plots an importance weighted or a variational autoencoder.
 
@@ -129,7 +129,7 @@ def plan(arguments: Sequence[str], default: Experiment) -> tuple[list[Experiment
 
 def _of_run(path: str) -> Experiment:
     """The parameters of the run in a folder, under the name that the folder has; ConfigError if it holds none."""
-    from iwae.runs.folder import Folder, RunError  # another door to NumPy
+    from iwae.runs.folder import Folder  # another door to NumPy
 
     folder, name = os.path.split(os.path.normpath(path))
     if name in (".", ".."):

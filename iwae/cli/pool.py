@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 from iwae.cli import table
 from iwae.config import ConfigError, Experiment
-from iwae.runs.folder import Busy, Folder, RunError
+from iwae.runs.folder import Busy, Folder
 from iwae.runs.process import OUTPUT, Child, Interrupted, handled_by
 from iwae.runs.run import is_finished
+from iwae.sections import RunError
 
 SECONDS_BETWEEN_LOOKS = 5.0  # at a run that another process works on
 _SECONDS_A_TURN = 0.2

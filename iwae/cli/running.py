@@ -12,8 +12,8 @@ from iwae import device
 from iwae.cli.pool import Pool, one_line
 from iwae.config import ConfigError, Experiment
 from iwae.device import cores
-from iwae.runs.folder import RunError
 from iwae.runs.run import finished
+from iwae.sections import RunError
 
 
 def execute(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from iwae.config import Experiment
 from iwae.runs import log
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import Folder
+from iwae.sections import RunError
 
 EPOCHS_OF_THE_TIME_LEFT = 5  # it is judged from so many of the last
 _COLUMNS = "{:<9} {:>9} {:>9} {:>8} {:>7}"  # after the name, and the node where there are several
@@ -99,7 +100,7 @@ def _node(experiment: Experiment) -> str:
 def _cells(experiment: Experiment, state: str) -> list[str]:
     try:
         rows = log.read(Folder(experiment.run_dir).log)
-    except (OSError, ValueError):  # the run itself tells
+    except (OSError, RunError):  # the run itself tells
         rows = []
     total = experiment.training.passes
     if not rows:

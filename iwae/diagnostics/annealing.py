@@ -8,11 +8,9 @@ posterior lie N(e; 0, I) p(x | z_1(e))^beta with beta from 0 to 1.
 Axis order [C, B, E]: chains, images, numbers in e.
 """
 
-import contextlib
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +98,7 @@ def sample(
     tune, walk = _compiled(model, math.ceil(steps / SEGMENTS))
     betas, results = schedule(), []
     batches = [slice(first, first + IMAGES) for first in range(0, len(images), IMAGES)]
-    with _bar(len(batches) * SEGMENTS * (1 if step_sizes is not None else 2), label) as advance:
+    with progress.Bar(len(batches) * SEGMENTS * (1 if step_sizes is not None else 2), label) as bar:
         for batch in batches:
             x = tf.constant(images[batch], tf.float32)
             seeds = [rng.stream(seed, batch.start, name) for name in ("tune", "start", "anneal")]
@@ -111,7 +109,7 @@ def sample(
                 for i, beta in enumerate(betas[1:]):
                     state, size = tune(x, state, tf.constant(beta), sizes[-1], rng.fold(seeds[0], i))
                     sizes.append(size)
-                    advance()
+                    bar.advance()
                 sizes = sizes[1:]
             else:
                 sizes = [tf.constant(size[None, :, None]) for size in step_sizes[:, batch]]
@@ -125,7 +123,7 @@ def sample(
                 ends = tf.constant(path[i]), tf.constant(path[i + 1])
                 state, gained = walk(x, state, *ends, size, rng.fold(seeds[2], i))
                 log_weights += gained
-                advance()
+                bar.advance()
             results.append((log_weights.numpy(), state.numpy(), tf.stack(sizes)[:, 0, :, 0].numpy()))
     return Annealed(*(np.concatenate(values, axis=1) for values in zip(*results, strict=True)))
 
@@ -295,14 +293,3 @@ class _Hmc(tfp.mcmc.TransitionKernel):
 def _with_step_size(results: Any, step_size: tf.Tensor) -> Any:
     """Results of HMC whose next step has another size."""
     return results._replace(accepted_results=results.accepted_results._replace(step_size=step_size))
-
-
-@contextlib.contextmanager
-def _bar(total: int, label: str | None) -> Iterator[Callable[[], None]]:
-    """A function that moves a progress bar by one, if there is a label."""
-    if label is None:
-        yield lambda: None
-        return
-    with progress.Bar(total, label) as bar:
-        steps = itertools.count(1)
-        yield lambda: bar.update(next(steps))

@@ -4,7 +4,6 @@ Rainforth et al. 2018, "Tighter variational bounds are not necessarily better": 
 for the decoder it rises as sqrt(k). Tucker et al. 2018 cure the former (`iwae.estimators.dreg`).
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,11 +55,10 @@ def signal_to_noise(
     beta = model.beta.numpy()
     model.beta.assign(1.0)  # of L_k, whatever the model was trained on
     try:
-        with progress.Bar(len(ks), label) if label else contextlib.nullcontext() as bar:
-            for i, k in enumerate(ks):
+        with progress.Bar(len(ks), label) as bar:
+            for k in ks:
                 results.append(_ratios(model, x, k, min(MAX_REPEATS, max(2, samples // k)), seed, names))
-                if bar:
-                    bar.update(i + 1)
+                bar.advance()
     finally:
         model.beta.assign(beta)
     return {name: np.stack([result[name] for result in results], axis=1) for name in names}

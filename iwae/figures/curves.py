@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from iwae.figures import style
 from iwae.figures.style import GREY, LINES, Array
 from iwae.runs import log
-from iwae.runs.folder import RunError
 from iwae.runs.run import Run
 
 
@@ -208,10 +207,7 @@ def learning_curves_of(run: Run) -> dict[str, Figure]:
     Raises:
         RunError: the log is damaged.
     """
-    try:
-        rows = log.read(run.folder.log)
-    except ValueError as error:
-        raise RunError(str(error)) from None
+    rows = log.read(run.folder.log)
     columns = {name: [row[name] for row in rows] for name in log.COLUMNS}
     return {"learning_curves": learning_curves([(run.experiment.name, columns)], run.title)} if rows else {}
 

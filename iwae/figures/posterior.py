@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,9 @@ from iwae.figures import style
 from iwae.figures.latent import of_layer
 from iwae.figures.style import LINES, Array
 from iwae.runs.run import Run
+
+if TYPE_CHECKING:
+    from iwae.diagnostics.grid import GridPosterior
 
 DRAWS = 50  # shown on top of a posterior, which they must not hide
 
@@ -185,22 +188,6 @@ def _level(density: Array, share: float) -> float:
 # ---- from a run ----
 
 
-class Grid(Protocol):
-    """The posterior of one input on a grid of the latent plane, densities [G2, G1]."""
-
-    @property
-    def axes(self) -> tuple[Array, ...]: ...  # [G1], [G2]
-    @property
-    def true(self) -> Array: ...  # p(z | x)
-    @property
-    def q_iw(self) -> dict[int, Array]: ...  # by k; that of k = 1 is q
-    @property
-    def kl(self) -> dict[int, float]: ...  # KL(q_IW || p(z | x)) by k, nats
-
-    def cropped(self) -> "Grid":
-        """The part of the grid that is worth showing."""
-
-
 def chosen_inputs(run: Run) -> Array:
     """Numbers of the test examples whose posterior is shown: `evaluation.posterior_inputs`, or one of each class."""
     given, labels = run.experiment.evaluation.posterior_inputs, run.dataset.labels["test"]
@@ -212,7 +199,7 @@ def chosen_inputs(run: Run) -> Array:
     return first[evaluation.spread(len(first), 10)]
 
 
-def posterior_input_of(run: Run, numbers: Array, grids: Sequence[Grid]) -> dict[str, Figure]:
+def posterior_input_of(run: Run, numbers: Array, grids: Sequence["GridPosterior"]) -> dict[str, Figure]:
     """True posterior, q, q_IW and resampled draws of the test images with these numbers [n], whose n `grids` are given.
 
     No figure if they are no images, or the model has other than two latent units.

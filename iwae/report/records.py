@@ -15,7 +15,8 @@ from iwae import config
 from iwae.config import Experiment
 from iwae.report.published import Cell
 from iwae.runs import log
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import Folder
+from iwae.sections import RunError
 
 
 class ReportError(ValueError):

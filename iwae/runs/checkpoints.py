@@ -19,14 +19,14 @@ import numpy as np
 
 from iwae import files
 from iwae.runs import log
-from iwae.sections import INT32_MAX, shown
+from iwae.sections import INT32_MAX, RunError, shown
 
 FORMAT = 2  # arrays by the path of their variable; format 1 numbered them
 KEPT = 2
 _NAME = re.compile(r"\d{10}\.(npz|json)")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """There are checkpoints, but none can be continued from; the message is one line."""
 
 

@@ -17,16 +17,12 @@ import numpy as np
 from iwae import config, files
 from iwae.config import Experiment
 from iwae.runs import checkpoints, log
-from iwae.sections import ConfigError, differences, shown
+from iwae.sections import ConfigError, RunError, differences, shown
 
 LAST_PLOT = "active_units"  # of task plot: when it is there, they all are
 LISTS = ("stretches", "changed_parameters")  # in "environment": they grow when a training goes on
 LENGTHS = ("training.stages", "training.epochs")
 WEIGHTS = "weights_sha256"  # in evaluation.json and in plots: of the weights that they were made with
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on; the message is one line that says what to do."""
 
 
 class Busy(RunError):
@@ -309,7 +305,7 @@ class Folder:
                 reason = "its schedule 'cosine' ended at zero"
             elif not update:
                 reason = f"{self.checkpoints} has no checkpoint"
-            elif here.training.early_stopping_patience and (epochs := self._epochs()) < here.training.passes:
+            elif here.training.early_stopping_patience and (epochs := len(log.read(self.log))) < here.training.passes:
                 reason = f"it was stopped early, after epoch {epochs}, and would have been with these, too"
         if reason:
             raise ConfigError(
@@ -324,12 +320,6 @@ class Folder:
                 "afresh"
             )
         return [f"after update {update}: {change}" for change in found.values()]
-
-    def _epochs(self) -> int:
-        try:
-            return len(log.read(self.log))
-        except ValueError as error:
-            raise RunError(str(error)) from None
 
     def move_aside(self, *paths: Path) -> Path | None:
         """Moves what a run wrote here into `overwritten-1/`, `overwritten-2/`, ...; other files stay where they are.

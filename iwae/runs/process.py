@@ -22,7 +22,8 @@ from types import FrameType
 from typing import Any
 
 from iwae.config import ConfigError, Experiment
-from iwae.runs.folder import Busy, RunError
+from iwae.runs.folder import Busy
+from iwae.sections import RunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_OF_ONE_SIGNAL = (

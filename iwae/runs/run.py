@@ -15,8 +15,8 @@ from iwae.config import DATASETS, ConfigError, Experiment
 from iwae.data import loading, users_file
 from iwae.data.catalogue import ARRAYS
 from iwae.data.dataset import SPLITS
-from iwae.runs.folder import Folder, RunError
-from iwae.sections import data_name
+from iwae.runs.folder import Folder
+from iwae.sections import RunError, data_name
 
 if TYPE_CHECKING:
     from iwae.model import IWAE

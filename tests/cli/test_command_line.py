@@ -19,8 +19,8 @@ from wrong_configurations import WRONG, changed
 from iwae import config
 from iwae.cli import command_line, running
 from iwae.config import ConfigError, Evaluation, Experiment, Model, Training
-from iwae.runs.folder import RunError
 from iwae.runs.process import Interrupted
+from iwae.sections import RunError
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = Experiment("run")

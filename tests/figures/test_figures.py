@@ -17,8 +17,9 @@ from iwae.data import users_file
 from iwae.diagnostics import plot
 from iwae.figures import curves, densities, latent, pictures, style
 from iwae.model import IWAE
-from iwae.runs.folder import LAST_PLOT, Folder, RunError
+from iwae.runs.folder import LAST_PLOT, Folder
 from iwae.runs.run import Run
+from iwae.sections import RunError
 
 
 def test_save_writes_the_whole_file_or_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from iwae import printing
 from iwae.cli import pool
 from iwae.config import ConfigError, Experiment, Training
-from iwae.runs.folder import Folder, RunError
+from iwae.runs.folder import Folder
 from iwae.runs.process import Interrupted, Signals
+from iwae.sections import RunError
 
 
 def wait(folder: Path) -> None:

@@ -16,6 +16,7 @@ import iwae
 from iwae import config
 from iwae.runs import checkpoints, log
 from iwae.runs.folder import Folder
+from iwae.sections import RunError
 
 ROOT = Path(iwae.__file__).parents[1]
 
@@ -124,7 +125,7 @@ HEADER = ",".join(log.COLUMNS)
 def test_a_damaged_log_is_named(tmp_path, text, message):
     path = tmp_path / "log.csv"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=rf"log\.csv: {message}"):
+    with pytest.raises(RunError, match=rf"log\.csv: {message}"):
         log.read(path)
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from iwae.config import Experiment
 from iwae.runs import process
-from iwae.runs.folder import Busy, RunError
+from iwae.runs.folder import Busy
 from iwae.runs.process import Child, Interrupted, Signals
+from iwae.sections import RunError
 
 
 def busy(experiment: Experiment) -> None:
