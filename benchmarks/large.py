@@ -116,8 +116,12 @@ def processes(rounds: int) -> Iterator[list[str]]:
         from iwae.team import Team
 
         sizes = [(1, Team()), (2, Team()), (2, team)]
-        found = side_by_side(sizes, rounds)
-        team.tell("done")
+        try:
+            found = side_by_side(sizes, rounds)
+            team.tell("done")
+        except BaseException:
+            follower.kill()
+            raise
     if follower.returncode:
         raise SystemExit(f"the second process ended with status {follower.returncode}")
     yield ["shares", "processes", "an update", "x one share"]

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,14 +37,19 @@ def members() -> tuple[int, list[str]]:
         ConfigError: TF_CONFIG is no cluster of workers, a chief perhaps among them, with a task that is one of these.
     """
     text = os.environ.get("TF_CONFIG", "")
-    if not text.strip():
-        return 0, []
     try:
-        given = json.loads(text)
+        given = json.loads(text or "{}")
+        if given == {}:
+            return 0, []
         cluster, kind, index = given["cluster"], given["task"]["type"], given["task"]["index"]
         found = {name: list(cluster.get(name, [])) for name in ("chief", "worker")}
         addresses = found["chief"] + found["worker"]
-        if set(cluster) - set(found) or not all(re.fullmatch(r"[^/\s]+:\d+", address) for address in addresses):
+        if (
+            set(cluster) - set(found)
+            or index < 0
+            or len({*addresses}) < len(addresses)
+            or not all(re.fullmatch(r"[^/\s]+:\d+", address) for address in addresses)
+        ):
             raise ValueError
         return addresses.index(found[kind][index]), addresses
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
@@ -53,11 +59,20 @@ def members() -> tuple[int, list[str]]:
 
 @functools.cache
 def _open_ports(index: int, addresses: tuple[str, ...]) -> None:
-    """Makes the processes of TF_CONFIG ready for collective operations; nothing else of the strategy is used."""
+    """Makes the processes of TF_CONFIG ready for collective operations; nothing else of the strategy is used.
+
+    Raises:
+        ConfigError: the port is taken, or TensorFlow has computed before.
+    """
     import tensorflow as tf
 
-    tf.distribute.MultiWorkerMirroredStrategy()
-    print(f"process {index} of {len(addresses)}, counted from 0: {addresses[index]}", file=sys.stderr)
+    try:
+        tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"TF_CONFIG: expected ports to open before anything is computed, got: {reason}") from None
+    with contextlib.suppress(ValueError):  # handlers belong to the main thread
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has taken it
 
 
 def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool = True) -> None:
@@ -76,7 +91,11 @@ def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool =
         ConfigError: TF_CONFIG is no such thing as `members` takes.
     """
     index, addresses = members()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+    # Warnings and errors; of a process that is gone many lines, which are told as one.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if len(addresses) > 1 else "1")
+    if begin and len(addresses) > 1 and not _open_ports.cache_info().currsize:
+        place = f"process {index} of {len(addresses)}, counted from 0 ({addresses[index]})"
+        print(f"{place}, waits for the others; SIGKILL alone ends that", file=sys.stderr, flush=True)
     _keep_freed_memory()
     with _without_noise():
         import tensorflow as tf

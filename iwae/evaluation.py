@@ -95,6 +95,7 @@ def importance_sample(
     for name in results[0]:
         of_all = team.gather(tf.stack([result[name] for result in results])).numpy()  # [processes, turns, batch, ...]
         arrays[name] = np.swapaxes(of_all, 0, 1).reshape(-1, *of_all.shape[3:])[:n]
+    team.work_done()
     wrong = np.flatnonzero(
         ~np.all([np.isfinite(values.reshape(n, -1)).all(axis=1) for values in arrays.values()], axis=0)
     )

@@ -60,7 +60,7 @@ def run(
 
     `devices`: GPUs, or CPU devices as `iwae.device.start_tensorflow` makes them, on which it is trained and evaluated
     at once. They divide `training.shares` and change no result. The same goes for processes, if TF_CONFIG names
-    several: of those only the first reads and writes the folder and has an evaluation at the end.
+    several: of those only the first reads and writes the folder, and has the trained model at the end.
 
     Raises:
         ConfigError: the folder holds a run with other parameters, or the dataset or the devices do not fit them.
@@ -108,7 +108,8 @@ def run(
         if not redo:
             folder.write_experiment(folder.with_kept_parameters(experiment, of_others=True), environment)
         if not trained:
-            team.tell("train", fingerprint=np.array(dataset.fingerprint))
+            team.tell("train", same=np.array(_what_all_share(experiment, dataset)))
+            team.work_done()  # they are on their way to the first block
             _train(experiment, dataset, model, folder, signals, callbacks, team)
         run = Run(experiment, folder, dataset, model, measured)
         result = _with_tasks_done(run, environment if redo else None, team)
@@ -260,17 +261,19 @@ def _training_set(experiment: Experiment, dataset: loading.Dataset) -> tuple[np.
 
 def _follow(experiment: Experiment, folder: Folder, given: Own | None, team: Team) -> Run:
     """Takes part in the run of the first process of a team, as another one of it."""
-    dataset = load_data(experiment, given)
-    model = build_model(config.replace(experiment, {"training.start_from": None}), dataset)
     with team.losses_told(), Signals() as signals, _lack_of_memory_told(folder):
+        dataset = load_data(experiment, given)
+        model = build_model(config.replace(experiment, {"training.start_from": None}), dataset)
         what, arrays = team.hear()
         while what not in ("done", "failed"):
             if what == "importance_sample":
                 evaluation.follow(model, arrays, team)
                 what, arrays = team.hear()
                 continue
-            if str(arrays["fingerprint"]) != dataset.fingerprint:
-                raise RunError(f"{folder}: expected the data of the first process, got others ({experiment.data.name})")
+            first, own = (json.loads(text) for text in (str(arrays["same"]), _what_all_share(experiment, dataset)))
+            others = [f"{name} {first.get(name)!r}, here {own[name]!r}" for name in own if first.get(name) != own[name]]
+            if others:
+                raise RunError(f"{folder}: expected what the first process has, got others: {'; '.join(others)}")
             images, stochastic = _training_set(experiment, dataset)
             with signals.deferred():
                 what, arrays = training.follow(
@@ -283,11 +286,22 @@ def _follow(experiment: Experiment, folder: Folder, given: Own | None, team: Tea
                     team=team,
                     stop_requested=lambda: signals.received is not None,
                 )
-        if signals.received:
+        if signals.received and what == "failed":
             raise Interrupted(signals.received)
     if what == "failed":
         raise RunError(f"{folder}: the first process ended before the run was done; it says why")
     return Run(experiment, folder, dataset, model, {})
+
+
+def _what_all_share(experiment: Experiment, dataset: loading.Dataset) -> str:
+    """What all processes of a training must have alike, as JSON: parameters, data, and what the last bits depend on."""
+    here, of_this_one = _environment(dataset), ("node", "device", "git_commit")
+    for name, value in flatten(experiment).items():
+        if name in ("seed", "data.batch_size", "data.binarization") or name.startswith(("model.", "training.")):
+            here[name] = value
+    for name in (*of_this_one, "training.start_from", "training.checkpoint_seconds"):
+        del here[name]
+    return json.dumps(here)
 
 
 @contextlib.contextmanager
@@ -376,6 +390,7 @@ def _with_tasks_done(run: Run, again: dict[str, Any] | None, team: Team) -> Run:
     if "evaluate" in left:
         run = _evaluated(run, team)
         note("evaluate")
+    team.dismiss()  # the rest is done here
     if "plot" in left:
         style.save_all(plot.figures_of(run), run.folder)
         note("plot")

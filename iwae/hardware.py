@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from iwae.device import cores
-from iwae.sections import ConfigError
+from iwae.sections import ConfigError, shown
 
 
 def describe() -> str:
@@ -40,6 +40,8 @@ def devices(count: int) -> list[str]:
     Raises:
         ConfigError: there are fewer.
     """
+    if not isinstance(count, int) or count < 1:
+        raise ConfigError(f"devices: expected an integer >= 1, got {shown(count)}")
     gpus = tf.config.list_logical_devices("GPU")
     found = gpus or tf.config.list_logical_devices("CPU")
     if count > len(found):

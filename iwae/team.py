@@ -32,7 +32,9 @@ class Team:
 
     def __init__(self, devices: int = 1, index: int = 0, size: int = 1):
         self.devices, self.index, self.size = hardware.devices(devices), index, size
-        self.wished = False  # in the first process: whether another one wants training to stop
+        # In the first process: whether another one wants training to stop, whether all others are in `hear` or on their
+        # way to it, and whether they have gone home.
+        self.wished, self.heard, self.dismissed = False, True, size == 1
         self._lost = False  # whether another one was not there when it was wanted
 
     def gather(self, values: tf.Tensor) -> tf.Tensor:
@@ -57,13 +59,21 @@ class Team:
             raise
 
     def tell(self, what: str, **arrays: Any) -> None:
-        """Sends a message from the first process to the others; each waits for it in `hear`."""
+        """Sends a message from the first process to the others; each waits for it in `hear`.
+
+        Whoever tells them of work says so when it is done (`work_done`).
+        """
         if self.size > 1:
+            self.heard = False
             stream = io.BytesIO()
             np.savez(stream, what=np.array(what), **arrays)  # type: ignore[arg-type]  # keys, not options
             content = np.frombuffer(stream.getvalue(), np.uint8)
             self.wished |= bool(self._of_all([len(content), 0])[1:, 1].any())
             self._of_all(np.pad(content, (0, _padded(len(content)) - len(content))).view(np.int32))
+
+    def work_done(self) -> None:
+        """In the first process: the others have done what they were told and go back to `hear`."""
+        self.heard = True
 
     def hear(self, wish: bool = False) -> Message:
         """The next message of the first process. `wish`: whether this one wants training to stop."""
@@ -84,10 +94,18 @@ class Team:
             try:
                 yield
             except BaseException:
-                if not self._lost:
-                    self.tell("failed")
+                # In the midst of work the others wait for something else, until this process ends.
+                if self.heard and not (self.dismissed or self._lost):
+                    with contextlib.suppress(tf.errors.OpError):
+                        self.tell("failed")
                 raise
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Tells the others, once, that there is no more for them to do."""
+        if not self.dismissed:
             self.tell("done")
+            self.dismissed = True
 
     @contextlib.contextmanager
     def losses_told(self) -> Iterator[None]:

@@ -131,6 +131,7 @@ def train(
             beside.insert(beside.index(checkpoints), stopping)
         if settings.shares > 1:
             beside.append(Shares(model, settings.shares, batch, state, team, prepare))
+            beside.insert(0, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: team.work_done()))
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while state.epoch < total and not (state.stopped or halted) and ended is None:
             try:

@@ -30,7 +30,7 @@ command_line.main(lambda: experiment(folder, **json.loads(changes)), words)
 """
 
 
-def start(folder, words=(), processes=2, **changes):
+def start(folder, words=(), processes=2, of_second=(), **changes):
     """The same command for each of the processes, which have begun."""
     sockets = [socket.socket() for _ in range(processes)]
     for free in sockets:
@@ -41,8 +41,9 @@ def start(folder, words=(), processes=2, **changes):
     command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps({**CHANGES, **changes}), *words]
     return [
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})},
+            command + list(of_second if i == 1 else ()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+            | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})},
         )
         for i in range(processes)
     ]  # fmt: skip
@@ -89,7 +90,7 @@ def alone(tmp_path_factory):
 def test_two_processes_make_the_run_of_one(alone, tmp_path):
     (first, _), (second, told) = ended(start(tmp_path))
     assert (first, second) == (0, 0), told
-    assert re.search(r"^process 1 of 2, counted from 0: 127\.0\.0\.1:\d+$", told, re.MULTILINE)
+    assert re.search(r"^process 1 of 2, counted from 0 \(127\.0\.0\.1:\d+\), waits for the others", told, re.MULTILINE)
     assert_same_run(alone, tmp_path)
 
 
@@ -131,6 +132,29 @@ def test_a_signal_to_any_process_saves_the_run(tmp_path, asked):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_in_the_evaluation_ends_all(tmp_path, asked):
+    processes = start(tmp_path, **{"evaluation.k": 500_000})
+    for _ in range(2400):
+        if Path(tmp_path, "tiny", "model.weights.h5").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(5)
+    processes[asked].send_signal(signal.SIGTERM)
+    results = ended(processes)
+    assert results[asked][0] in (128 + signal.SIGTERM, -signal.SIGTERM), results
+    assert results[1 - asked][0] == 1 and results[1 - asked][1].splitlines()[-1].startswith("error: TF_CONFIG: ")
+
+
+@pytest.mark.slow
+def test_other_parameters_in_another_process_are_refused(tmp_path):
+    (first, told), (second, other) = ended(start(tmp_path, of_second=("--seed", "6")))
+    assert (first, second) == (1, 1)
+    assert "expected what the first process has, got others: seed 5, here 6" in other
+    assert told.splitlines()[-1].startswith("error: TF_CONFIG: ")
+
+
+@pytest.mark.slow
 def test_what_fails_in_the_first_process_is_told_by_it_and_ends_the_other(tmp_path):
     Path(tmp_path, "tiny").write_text("no folder")
     (first, told), (second, other) = ended(start(tmp_path))
@@ -163,6 +187,8 @@ def test_members_of_a_cluster(monkeypatch, given, expected):
     [
         "{", "[]", '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"ps": ["a:1"], "worker": ["a:2"]}, "task": {"type": "worker", "index": 0}}',
     ],
@@ -173,8 +199,9 @@ def test_another_cluster_is_refused_in_one_line(monkeypatch, given):
         device.members()
 
 
-def test_without_a_cluster_a_process_is_alone(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
+@pytest.mark.parametrize("given", ["", "{}"])
+def test_without_a_cluster_a_process_is_alone(monkeypatch, given):
+    monkeypatch.setenv("TF_CONFIG", given)
     assert members() == (0, [])
 
 
