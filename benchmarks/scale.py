@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT))
 from iwae import config  # noqa: E402
 from iwae.cli import presets  # noqa: E402
 from iwae.data.catalogue import CATALOGUE  # noqa: E402
-from iwae.runs import log  # noqa: E402
 
 SEEDS, BATCH, FULL_PASSES = 3, 20, 3280
 CELLS = [cell for group in ("table1-mnist", "table1-omniglot", "fixed-binarization") for cell in presets.GROUPS[group]]
@@ -25,13 +24,9 @@ CELLS = [cell for group in ("table1-mnist", "table1-omniglot", "fixed-binarizati
 TWO_CORES = {(1, 1): 0.67, (1, 5): 1.4, (1, 50): 8.6, (2, 1): 0.83, (2, 5): 1.9, (2, 50): 12.7}
 EVALUATION = {1: 15e-3, 2: 23e-3}  # and s an image of L_5000, by layers
 ONE_CORE = 2.0  # times as long on one core as on two. Assumed
-# An update on an H200, measured: `images_per_second` of the median epoch in results/NAME/log.csv.
-GPU_RUNS = {
-    (1, 1): "mnist_vae_k1_1layer_stages5", (1, 5): "mnist_iwae_k5_1layer_stages5",
-    (1, 50): "mnist_iwae_k50_1layer_stages5", (2, 1): "mnist_vae_k1_2layers_stages5",
-    (2, 5): "mnist_iwae_k5_2layers_stages5", (2, 50): "mnist_iwae_k50_2layers_stages5",
-}  # fmt: skip
-GPU_EVALUATION = 1e-3  # s an image of L_5000. Assumed
+# The same on an H100 (docs/speed.md, "On a GPU"):
+GPU = {(1, 1): 0.238, (1, 5): 0.233, (1, 50): 0.274, (2, 1): 0.434, (2, 5): 0.474, (2, 50): 0.480}
+GPU_EVALUATION = {1: 0.58e-3, 2: 0.72e-3}
 # s a pass for the new coordinates of rotated Adam. Measured on one core (docs/protocol.md); assumed to be so elsewhere
 COORDINATES = 1.0
 START = 8.0  # s until a run trains. Measured with a prototype on Ray and an idle machine: 7 to 8
@@ -53,8 +48,7 @@ GPU_RATE = 20e9  # FLOP/ms of float32 products of these sizes. Assumed
 
 def ms_per_update(layers: int, k: int, place: str) -> float:
     if place == "GPU":
-        rows = log.read(ROOT / "results" / GPU_RUNS[layers, k] / "log.csv")
-        return 1e3 * BATCH / statistics.median(row["images_per_second"] for row in rows)
+        return GPU[layers, k]
     return TWO_CORES[layers, k] * (ONE_CORE if place == "core" else 1)
 
 
@@ -67,7 +61,7 @@ def seconds(cell: str, place: str, fast: bool) -> tuple[float, float]:
     epochs, few = settings["epochs"], settings.get("first_k_epochs", 0)
     milliseconds = few * ms_per_update(layers, 5, place) + (epochs - few) * ms_per_update(layers, k, place)
     training = train // BATCH * milliseconds / 1e3 + fast * epochs * COORDINATES
-    image = GPU_EVALUATION if place == "GPU" else EVALUATION[layers] * (ONE_CORE if place == "core" else 1)
+    image = GPU_EVALUATION[layers] if place == "GPU" else EVALUATION[layers] * (ONE_CORE if place == "core" else 1)
     return START + training + test * image, CHECKPOINT[layers] / min(training / epochs, 60)
 
 

@@ -18,6 +18,11 @@ def describe() -> str:
     return ", ".join(names) or f"CPU, {cores()} cores"
 
 
+def on_gpu() -> bool:
+    """Whether there is a GPU that TensorFlow may use, and so computes on."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def memory() -> float:
     """Bytes that the CPU's computations may take; infinite on a GPU, whose allocator tells when it has no more."""
     found = [math.inf]

@@ -8,7 +8,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from iwae import bounds, rng
+from iwae import bounds, hardware, rng
 from iwae.convolutions import networks
 from iwae.data.loading import load_dataset
 from iwae.model import IWAE
@@ -289,6 +289,15 @@ def test_fit_raises_the_bound(fitted):
     _, history = fitted
     assert len(history) == 50
     assert np.mean(history[:2]) < -4 and np.mean(history[-5:]) > -3.5  # 7 log 2 = 4.9 nats know nothing
+
+
+def test_an_update_on_a_gpu_is_the_same(fitted, monkeypatch):
+    """There the samples are worked on together, and nothing makes the steps wait for each other."""
+    monkeypatch.setattr(hardware, "on_gpu", lambda: True)
+    model = make(k=4, scrambled=False)
+    model.compile(optimizer=keras.optimizers.Adam(0.02))
+    found = model.fit(images(), batch_size=4, epochs=5, shuffle=False, verbose=0).history["bound"]
+    np.testing.assert_allclose(found, fitted[1][:5], rtol=1e-4)
 
 
 def test_evaluate_gives_the_mean_bound(fitted):

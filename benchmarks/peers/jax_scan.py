@@ -124,7 +124,7 @@ class Program:
         return np.asarray(values), [np.asarray(g) for g in task.flatten(found)]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows = task.updates(case.k)
+        rows = task.updates(case.k, self.device)
         images = jnp.asarray(task.training_images())
         weights = jax.tree.map(jnp.asarray, weights)
         state = weights, *(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)), 0

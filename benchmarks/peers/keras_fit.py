@@ -117,7 +117,7 @@ class Program:
         return values.numpy(), [g.numpy() for g in found]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows = task.updates(case.k)
+        rows = task.updates(case.k, self.device)
         model, clock = self.model(case.layers, case.k, weights), Clock()
         images = tf.data.Dataset.from_tensor_slices(task.training_images()).cache().shuffle(100 * task.BATCH)
         images = images.batch(task.BATCH, drop_remainder=True).take(rows).prefetch(tf.data.AUTOTUNE)

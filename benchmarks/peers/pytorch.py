@@ -84,7 +84,7 @@ class Program:
         return values.detach().cpu().numpy(), [p.grad.cpu().numpy().T for p in model.parameters()]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows, model = task.updates(case.k), self.model(weights)
+        rows, model = task.updates(case.k, self.device), self.model(weights)
         images = torch.tensor(task.training_images(), device=self.where)
         bound = self.faster(model)
         optimizer = torch.optim.Adam(
