@@ -1,6 +1,7 @@
 """Learning curves of several runs in one figure."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -15,10 +16,11 @@ def curves(records: Sequence[Record]) -> Figure:
     """The learning curves of runs in one figure; of runs that differ in their seed alone, mean and spread.
 
     Raises:
-        ReportError: there are none, or they are of several datasets, whose bounds have no common scale.
+        ReportError: none has a bound that is a number, or they are of several datasets, which have no common scale.
     """
+    records = [record for record in records if any(math.isfinite(row["train_bound"]) for row in record.log)]
     if not records:
-        raise ReportError("curves: expected at least one run with a log, found none")
+        raise ReportError("curves: expected at least one run whose bound is a number, found none")
     datasets = sorted({record.data for record in records})
     if len(datasets) > 1:
         raise ReportError(f"curves: expected runs of one dataset, got {', '.join(datasets)}; name the runs to draw")

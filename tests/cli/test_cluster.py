@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import tiny
-from test_pool import ROOT, Start, started, wait_for
+from test_pool import ROOT, Start, is_alive, started, wait_for
 
 from iwae.cli import command_line, running
 from iwae.config import ConfigError
@@ -205,6 +205,20 @@ def test_after_a_signal_every_run_saves_and_the_same_command_continues(
     assert all((results / name / "saved").exists() for name in names[:2]) and "c-ok" not in started(results)
     again = stand_ins(*names)
     assert again.communicate(timeout=SECONDS)[1] == "" and again.returncode == 0
+
+
+@needs_ray
+@pytest.mark.slow
+def test_runs_end_with_a_command_that_is_killed_and_the_same_continues(stand_ins: Start, results: Path) -> None:
+    names = ("a-hold", "b-hold", "c-ok")
+    process = stand_ins(*names)
+    wait_for(waits(results, *names[:2]), SECONDS)
+    process.kill()
+    wait_for(lambda: not any(is_alive(results, name) for name in names[:2]), SECONDS)
+    again = stand_ins(*names)
+    out, err = again.communicate(timeout=SECONDS)
+    assert err == "" and again.returncode == 0
+    assert sorted(started(results)) == ["a-hold", "a-hold", "b-hold", "b-hold", "c-ok"]
 
 
 @needs_ray
