@@ -24,8 +24,8 @@ CELLS = [cell for group in ("table1-mnist", "table1-omniglot", "fixed-binarizati
 TWO_CORES = {(1, 1): 0.67, (1, 5): 1.4, (1, 50): 8.6, (2, 1): 0.83, (2, 5): 1.9, (2, 50): 12.7}
 EVALUATION = {1: 15e-3, 2: 23e-3}  # and s an image of L_5000, by layers
 ONE_CORE = 2.0  # times as long on one core as on two. Assumed
-# The same on an H100 (docs/speed.md, "On a GPU"):
-GPU = {(1, 1): 0.238, (1, 5): 0.233, (1, 50): 0.274, (2, 1): 0.434, (2, 5): 0.474, (2, 50): 0.480}
+# The same on an H100, k = 5 and (2, 1) by benchmarks/compare.py (docs/speed.md, "On a GPU"):
+GPU = {(1, 1): 0.232, (1, 5): 0.233, (1, 50): 0.274, (2, 1): 0.434, (2, 5): 0.474, (2, 50): 0.480}
 GPU_EVALUATION = {1: 0.58e-3, 2: 0.72e-3}
 # s a pass for the new coordinates of rotated Adam. Measured on one core (docs/protocol.md); assumed to be so elsewhere
 COORDINATES = 1.0
@@ -43,7 +43,7 @@ WIRE = 1.4  # ms more between hosts: 1.7 MB of gradients at 10 Gbit/s. Computed
 GPU_EXCHANGE = 0.2  # ms between two GPUs of a host. Assumed
 PER_IMAGE = {1: 36.9 / 2000, 50: 8.04 / 20}  # ms on two cores, by k. Measured: python benchmarks/large.py
 FLOPS = {1: 0.66 / 2.73 / 20 * 212e6, 50: 8.04 / 1.38 / 20 * 212e6}  # an image: its floor there, at 212 GFLOP/s
-GPU_RATE = 20e9  # FLOP/ms of float32 products of these sizes. Assumed
+GPU_RATE = 20e9  # FLOP/ms of float32 products of these sizes. Assumed; docs/speed.md has 7e9 with 20 images and k = 50
 
 
 def ms_per_update(layers: int, k: int, place: str) -> float:

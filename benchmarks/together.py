@@ -4,8 +4,9 @@
     python benchmarks/together.py --runs 1 2 --cases train:1:1 train:2:50
     python benchmarks/together.py --markdown                the same for a page
 
-Every run has a process of its own, as with `experiments.py --workers`; where there is no GPU, one core as well. All are
-compiled before any is timed; then as many as the row says work at the same time, and what they do is counted.
+Every run has a process of its own with one thread, as with `experiments.py --workers`, and shares the GPU if there is
+one. All are compiled before any is timed; then as many as the row says work at the same time, and what they do is
+counted.
 """
 
 import argparse
@@ -15,8 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-import numpy as np
 
 # The processes of the runs start from here too.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -47,8 +46,8 @@ def serve(case: Case, connection: Connection) -> None:
         connection.send(count / (time.time() - started))
 
 
-def measure(case: Case, runs: Sequence[int], seconds: float) -> Iterator[tuple[int, float, str]]:
-    """For each number of runs: their updates a second, all together, and the device."""
+def measure(case: Case, runs: Sequence[int], seconds: float) -> tuple[str, list[float]]:
+    """The device, and for each number of runs their updates a second, all together."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(max(runs))]
     processes = [context.Process(target=serve, args=(case, child), daemon=True) for _, child in pipes]
@@ -57,30 +56,32 @@ def measure(case: Case, runs: Sequence[int], seconds: float) -> Iterator[tuple[i
     for _, child in pipes:
         child.close()
     ours = [connection for connection, _ in pipes]
+    found = []
     try:
         described = [connection.recv() for connection in ours]
         for count in runs:
             until = time.time() + seconds
             for connection in ours[:count]:
                 connection.send(until)
-            yield count, float(np.sum([connection.recv() for connection in ours[:count]])), described[0]
+            found.append(sum(connection.recv() for connection in ours[:count]))
         for connection in ours:
             connection.send(None)
     except (EOFError, OSError):
         raise SystemExit("a run's process ended, see above") from None
     for process in processes:
         process.join()
+    return described[0], found
 
 
 def rows(cases: Sequence[Case], runs: Sequence[int], seconds: float) -> Iterator[list[str]]:
-    yield ["case", "runs at once", "updates a second", "of one run", "beside one run"]
+    yield ["layers", "k", "runs at once", "updates a second", "of one run", "beside one run"]
     where = ""
     for case in cases:
-        alone = None
-        for count, together, where in measure(case, runs, seconds):  # noqa: B007  # told at the end
-            alone = together if count == 1 else alone
+        where, found = measure(case, runs, seconds)
+        alone = dict(zip(runs, found, strict=True)).get(1)
+        for count, together in zip(runs, found, strict=True):
             beside = f"{together / alone:.2f}" if alone else "-"
-            yield [str(case), str(count), f"{together:,.0f}", f"{together / count:,.0f}", beside]
+            yield [f"{case.layers}", f"{case.k}", f"{count}", f"{together:,.0f}", f"{together / count:,.0f}", beside]
     yield [where]
 
 
@@ -92,8 +93,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="time of each row (default 10)")
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     options = parser.parse_args()
-    if min(options.runs) < 1 or any(case.task != "train" for case in options.cases):
-        parser.error("expected --runs of at least 1, and --cases of training")
+    if min(options.runs) < 1 or options.seconds <= 0 or any(case.task != "train" for case in options.cases):
+        parser.error("expected --runs of at least 1, --seconds above 0 and --cases of training")
     show(rows(options.cases, options.runs, options.seconds), options.markdown)
 
 

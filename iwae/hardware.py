@@ -13,7 +13,7 @@ from iwae.sections import ConfigError, shown
 
 def describe() -> str:
     """The GPUs, or the CPU with the number of cores that this process may use."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
     return ", ".join(names) or f"CPU, {cores()} cores"
 
@@ -26,7 +26,7 @@ def on_gpu() -> bool:
 def memory() -> float:
     """Bytes that the CPU's computations may take; infinite on a GPU, whose allocator tells when it has no more."""
     found = [math.inf]
-    if not tf.config.list_physical_devices("GPU"):
+    if not on_gpu():
         with contextlib.suppress(ValueError, OSError, AttributeError):  # no system that tells
             found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         with contextlib.suppress(ValueError, OSError):  # no container, or one without a limit

@@ -9,7 +9,7 @@ import tensorflow as tf
 from reference import network, weights_of
 from scipy import special, stats
 
-from iwae import layers, rng
+from iwae import hardware, layers, rng
 
 K, B, D = 3, 5, 7
 SUBSET = np.float32([1, 0, 1, 1, 0, 0, 1])
@@ -134,6 +134,8 @@ def test_samples_worked_on_in_parts_give_the_same(monkeypatch):
         assert layers._parts(6, B) == parts
         for one, other in zip(whole, density_and_gradients(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(hardware, "on_gpu", lambda: True)
+    assert layers._parts(6, B) == 1
 
 
 # Noise

@@ -292,7 +292,7 @@ def test_fit_raises_the_bound(fitted):
 
 
 def test_an_update_on_a_gpu_is_the_same(fitted, monkeypatch):
-    """There the samples are worked on together, and nothing makes the steps wait for each other."""
+    """There nothing makes the steps wait for each other."""
     monkeypatch.setattr(hardware, "on_gpu", lambda: True)
     model = make(k=4, scrambled=False)
     model.compile(optimizer=keras.optimizers.Adam(0.02))

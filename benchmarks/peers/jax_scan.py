@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from iwae.benchmark.cases import Case
+from iwae.benchmark.cases import Case, updates_at_once
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)
@@ -124,7 +124,7 @@ class Program:
         return np.asarray(values), [np.asarray(g) for g in task.flatten(found)]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows = task.updates(case.k, self.device)
+        rows = updates_at_once(case.k, self.device == "gpu")
         images = jnp.asarray(task.training_images())
         weights = jax.tree.map(jnp.asarray, weights)
         state = weights, *(jax.tree.map(jnp.zeros_like, weights) for _ in range(2)), 0

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import config
-from iwae.benchmark.cases import Case
+from iwae import config, hardware
+from iwae.benchmark.cases import Case, updates_at_once
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)
@@ -94,7 +94,7 @@ class Clock(keras.callbacks.Callback):
 
 class Program:
     def __init__(self) -> None:
-        self.device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+        self.device = "gpu" if hardware.on_gpu() else "cpu"
 
     def model(self, layers: int, k: int, weights: task.Weights) -> Model:
         keras.utils.set_random_seed(5)
@@ -117,7 +117,7 @@ class Program:
         return values.numpy(), [g.numpy() for g in found]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows = task.updates(case.k, self.device)
+        rows = updates_at_once(case.k, self.device == "gpu")
         model, clock = self.model(case.layers, case.k, weights), Clock()
         images = tf.data.Dataset.from_tensor_slices(task.training_images()).cache().shuffle(100 * task.BATCH)
         images = images.batch(task.BATCH, drop_remainder=True).take(rows).prefetch(tf.data.AUTOTUNE)

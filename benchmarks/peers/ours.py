@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import config, evaluation
+from iwae import config, evaluation, hardware
 from iwae.benchmark import timing
 from iwae.benchmark.cases import Case
 from iwae.model import IWAE
@@ -20,7 +20,7 @@ def assign(model: IWAE, weights: task.Weights) -> None:
 
 class Program:
     def __init__(self) -> None:
-        self.device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+        self.device = "gpu" if hardware.on_gpu() else "cpu"
         self.rate = timing.matrix_product_rate()
 
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:

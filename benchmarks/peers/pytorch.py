@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from iwae import config
-from iwae.benchmark.cases import Case
+from iwae.benchmark.cases import Case, updates_at_once
 from peers import task
 
 LOG_2PI = math.log(2 * math.pi)
@@ -84,7 +84,7 @@ class Program:
         return values.detach().cpu().numpy(), [p.grad.cpu().numpy().T for p in model.parameters()]
 
     def train(self, case: Case, weights: task.Weights) -> task.Train:
-        rows, model = task.updates(case.k, self.device), self.model(weights)
+        rows, model = updates_at_once(case.k, self.device == "gpu"), self.model(weights)
         images = torch.tensor(task.training_images(), device=self.where)
         bound = self.faster(model)
         optimizer = torch.optim.Adam(

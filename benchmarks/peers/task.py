@@ -33,11 +33,6 @@ class Program(Protocol):
         """L_k of x [n, D], k = `case.k`."""
 
 
-def updates(k: int, device: str) -> int:
-    """Updates of one call, as those of `timing.rows_of_block`."""
-    return 100 if k <= 5 or device == "gpu" else 25
-
-
 def training_images() -> np.ndarray:
     """Grey images [n, D], those of `timing.build`: speed does not depend on what they show."""
     return np.random.default_rng(1).random((100 * BATCH, PIXELS), np.float32) * 0.3

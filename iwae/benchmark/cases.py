@@ -25,6 +25,12 @@ class Case(NamedTuple):
         return ":".join(map(str, [self.task, self.layers, self.k, *(of_training if self.task == "train" else [])]))
 
 
+def updates_at_once(k: int, gpu: bool) -> int:
+    """Updates that are timed together, by every program: as many as take some tenths of a second on a CPU; on a GPU,
+    where they take less, as `training.updates_per_call` has them."""
+    return 100 if k <= 5 or gpu else 25
+
+
 def all_cases() -> list[Case]:
     cases = []
     for layers, k, objective in itertools.product(config.PAPER_NETWORKS, (1, 5, 50), ("vae", "iwae")):

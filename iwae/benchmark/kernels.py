@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from iwae import hardware
 from iwae.benchmark import timing
-from iwae.benchmark.cases import Case
+from iwae.benchmark.cases import Case, updates_at_once
 
 KINDS = ("fusions", "products", "random", "copies", "others")
 _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\((?=[%)\w])", re.MULTILINE)
@@ -20,7 +21,7 @@ def optimized_program(case: Case) -> str:
     """The text of the training step of a case after XLA's passes for this machine's device."""
     model, _ = timing.build(case)
     step = tf.function(lambda indices: model.train_step((indices,)), jit_compile=True)
-    indices = tf.zeros([timing.rows_of_block(case), case.batch], tf.int32)
+    indices = tf.zeros([updates_at_once(case.k, hardware.on_gpu()), case.batch], tf.int32)
     return step.experimental_get_compiler_ir(indices)(stage="optimized_hlo")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae import batches, config, evaluation, hardware
-from iwae.benchmark.cases import EXAMPLES, PIXELS, Case
+from iwae.benchmark.cases import EXAMPLES, PIXELS, Case, updates_at_once
 from iwae.model import IWAE
 
 
@@ -100,11 +100,6 @@ def build(case: Case) -> tuple[IWAE, np.ndarray]:
     return model, images
 
 
-def rows_of_block(case: Case) -> int:
-    """Updates that are timed together: as many as `training.updates_per_call`, or on a CPU some tenths of a second."""
-    return 100 if case.k <= 5 or hardware.on_gpu() else 25
-
-
 def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
     """The model of a case and a function that runs it a few times and gives the seconds of one."""
     model, images = build(case)
@@ -119,7 +114,7 @@ def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
             return (time.perf_counter() - started) / len(binary)
 
         return model, evaluate
-    return model, updates_of(model, len(images), case.batch, rows_of_block(case))
+    return model, updates_of(model, len(images), case.batch, updates_at_once(case.k, hardware.on_gpu()))
 
 
 def updates_of(model: IWAE, examples: int, batch: int, rows: int) -> Callable[[], float]:

@@ -97,8 +97,8 @@ _TABLES: dict[str, tuple[str, dict[str, Preset]]] = {
     "table1-mnist": ("table 1 of the paper, MNIST", _cells(_MNIST, _TABLE_1)),
     "table1-omniglot": ("table 1 of the paper, OMNIGLOT", _cells(Data(name="omniglot"), _TABLE_1)),
     "table1-mnist-fast": ("MNIST by a faster protocol", _cells(_MNIST, _TABLE_1, fast=True)),
-    "table1-omniglot-fast": ("OMNIGLOT by it", _cells(Data(name="omniglot"), _TABLE_1, fast=True)),
-    "table1-fixed-fast": ("the appendix by it", _cells(_FIXED, _APPENDIX, fast=True)),
+    "table1-omniglot-fast": ("OMNIGLOT by the faster protocol", _cells(Data(name="omniglot"), _TABLE_1, fast=True)),
+    "table1-fixed-fast": ("fixed binarization by the faster protocol", _cells(_FIXED, _APPENDIX, fast=True)),
     "table2": ("table 2 of the paper: one objective, then the other", dict(_table2())),
     "fixed-binarization": ("appendix of the paper: MNIST, fixed binarization", _cells(_FIXED, _APPENDIX)),
     "convolutional": (

@@ -55,7 +55,7 @@ def learning_curves(curves: Sequence[tuple[str, Mapping[str, ArrayLike]]], title
         rate = style.array(f"learning_rate of {label!r}", columns.get("learning_rate", np.ones(len(epoch))), "epochs")
         borders.append(tuple(epoch[1:][rate[1:] != rate[:-1]] - 0.5))
     if not lines:
-        raise ValueError("curves: expected a bound that is a number, got none")
+        raise ValueError("curves: expected at least one bound that is a number, got none")
     stages = borders[0] if len(set(borders)) == 1 and len(borders[0]) <= 12 else ()
 
     zoomed = last >= 8

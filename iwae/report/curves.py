@@ -1,7 +1,6 @@
 """Learning curves of several runs in one figure."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -16,11 +15,11 @@ def curves(records: Sequence[Record]) -> Figure:
     """The learning curves of runs in one figure; of runs that differ in their seed alone, mean and spread.
 
     Raises:
-        ReportError: none has a bound that is a number, or they are of several datasets, which have no common scale.
+        ReportError: there are none, none has a bound that is a number, or they are of several datasets, whose bounds
+            have no common scale.
     """
-    records = [record for record in records if any(math.isfinite(row["train_bound"]) for row in record.log)]
     if not records:
-        raise ReportError("curves: expected at least one run whose bound is a number, found none")
+        raise ReportError("curves: expected at least one run with a log, found none")
     datasets = sorted({record.data for record in records})
     if len(datasets) > 1:
         raise ReportError(f"curves: expected runs of one dataset, got {', '.join(datasets)}; name the runs to draw")
@@ -40,7 +39,10 @@ def curves(records: Sequence[Record]) -> Figure:
         title += "; the bound that each run maximizes"
     if any("train_bound_spread" in columns for _, columns in lines):
         title += "; of several seeds, mean ± standard deviation"
-    return learning_curves(lines, title)
+    try:
+        return learning_curves(lines, title)
+    except ValueError as error:
+        raise ReportError(str(error)) from None
 
 
 def mean_columns(members: Sequence[Record]) -> Mapping[str, pd.Series]:

@@ -81,6 +81,10 @@ WRONG: dict[str, Wrong] = {
     "no runs": (lambda: curves.learning_curves([], TITLE), "curves: expected at least one run"),
     "no column": (lambda: curves.learning_curves([("a", {"epoch": [1]})], TITLE), "'a' has no column 'train_bound'"),
     "no epochs": (lambda: curves.learning_curves([("a", {"epoch": [], "train_bound": []})], TITLE), "got .0."),
+    "no number": (
+        lambda: curves.learning_curves([("a", {"epoch": [1], "train_bound": [np.nan]})], TITLE),
+        "curves: expected at least one bound that is a number",
+    ),
     "columns of unequal length": (
         lambda: curves.learning_curves([("a", {"epoch": [1, 2], "train_bound": [1]})], TITLE),
         r"train_bound of 'a': expected shape \[epochs = 2\], got \[1\]",
