@@ -68,8 +68,9 @@ class ClusterPool(Pool):
             raise ConfigError(f"cluster: expected a Ray cluster at {address}, got: {one_line(error)}") from None
         if not self._room():
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            sizes = ", ".join(sorted(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes))
-            raise ConfigError(f"cluster: expected a node with {cpus:g} CPUs and {gpus:g} GPUs, got {sizes}")
+            sizes = {f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}
+            found = ", ".join(sorted(sizes))
+            raise ConfigError(f"cluster: expected a node with {cpus:g} CPUs and {gpus:g} GPUs, got {found}")
         main = getattr(sys.modules["__main__"], "__file__", None)
         self._settings = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
         if not gpus:  # Ray hides none from a task that asked for none
