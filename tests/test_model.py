@@ -291,13 +291,16 @@ def test_fit_raises_the_bound(fitted):
     assert np.mean(history[:2]) < -4 and np.mean(history[-5:]) > -3.5  # 7 log 2 = 4.9 nats know nothing
 
 
-def test_an_update_on_a_gpu_is_the_same(fitted, monkeypatch):
-    """There nothing makes the steps wait for each other."""
-    monkeypatch.setattr(hardware, "on_gpu", lambda: True)
-    model = make(k=4, scrambled=False)
-    model.compile(optimizer=keras.optimizers.Adam(0.02))
-    found = model.fit(images(), batch_size=4, epochs=5, shuffle=False, verbose=0).history["bound"]
-    np.testing.assert_allclose(found, fitted[1][:5], rtol=1e-4)
+def test_an_update_on_a_gpu_is_the_same(monkeypatch):
+    """There nothing makes the steps wait for each other. Not with Adam, whose steps do not tell a gradient's size."""
+
+    def bounds_of_epochs(gpu):
+        monkeypatch.setattr(hardware, "on_gpu", lambda: gpu)
+        model = make(k=4, scrambled=False)
+        model.compile(optimizer=keras.optimizers.SGD(0.05))
+        return model.fit(images(), batch_size=4, epochs=5, shuffle=False, verbose=0).history["bound"]
+
+    np.testing.assert_allclose(bounds_of_epochs(True), bounds_of_epochs(False), rtol=1e-4)
 
 
 def test_evaluate_gives_the_mean_bound(fitted):
