@@ -160,8 +160,11 @@ def _rule_of_other_objectives(model: "Model") -> None:
 
 
 def _rule_of_other_networks(model: "Model") -> None:
-    if model.network == "mlp":
-        model.keeps_default("channels", "with model.network 'mlp' (it belongs to 'conv')")
+    for name, owner in {"channels": "conv", "couplings": "flow"}.items():
+        if model.network != owner:
+            model.keeps_default(name, f"with model.network {model.network!r} (it belongs to {owner!r})")
+    if model.network == "flow" and model.objective == "vae_analytic_kl":
+        model.refuse("objective", "'vae' with model.network 'flow', whose posterior is no Gaussian")
 
 
 def _rule_condition(model: "Model") -> None:
@@ -189,13 +192,16 @@ class Model(Section):
     """Tanh units of the deterministic layers below each stochastic layer, from the data upwards; the generative network
     mirrors them. Paper: 200,200, or 200,200 100,100 for two layers."""
 
-    network: Literal["mlp", "conv"] = "mlp"
-    """Layers below the first stochastic layer: dense ones (mlp), or for images convolutions and then these (conv).
-    Paper: mlp."""
+    network: Literal["mlp", "conv", "flow"] = "mlp"
+    """Layers below the first stochastic layer: dense ones (mlp), for images convolutions and then these (conv), or
+    dense ones and a posterior q that splines bend, so that it is no Gaussian (flow, Durkan et al. 2019). Paper: mlp."""
 
     channels: Units = (32, 64)
     """Network conv: channels of its convolutions, each of which halves the sides of the image, from the data upwards.
     Not in the paper."""
+
+    couplings: Count = 4
+    """Network flow: couplings that bend the posterior of each stochastic layer. Not in the paper."""
 
     likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
     """Distribution of the data given the lowest stochastic layer: binary pixels, real numbers, or 8-bit values

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import bounds, config, convolutions, evaluation, hardware, training
+from iwae import bounds, config, convolutions, evaluation, flows, hardware, training
 from iwae.conditional import ConditionalIWAE
 from iwae.config import ConfigError, Experiment
 from iwae.data import loading
@@ -30,7 +30,7 @@ from iwae.data.catalogue import ARRAYS
 from iwae.device import members
 from iwae.diagnostics import plot
 from iwae.figures import style
-from iwae.model import IWAE
+from iwae.model import IWAE, Networks
 from iwae.runs import checkpoints
 from iwae.runs.folder import WEIGHTS, Folder
 from iwae.runs.process import Interrupted, Signals
@@ -167,13 +167,15 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
     classes = len(label_values(dataset)) if settings.condition == "labels" else 0
     if dataset.kind != "continuous":  # pixels share a scale: one that is nearly always black tells little of its own
         std = np.maximum(std, 0.1 * std.max())
-    network = None
+    network: Networks | None = None
     if settings.network == "conv":
         assert dataset.image_shape is not None  # looked at in `load_data`
         network = convolutions.networks(
             dataset.image_shape, settings.latent_units, settings.hidden_units, settings.channels, settings.likelihood,
             dataset.train_mean, experiment.seed, classes,
         )  # fmt: skip
+    elif settings.network == "flow":
+        network = flows.SplineFlow(settings.couplings)
     of_class: Callable[..., IWAE] = IWAE
     if classes:
         of_class = functools.partial(ConditionalIWAE, classes=classes, prior=settings.prior)
@@ -196,7 +198,16 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     """The finished run `start`, whose network must be the one of `settings`."""
     other = start.read_experiment().model
-    for name in ("network", "latent_units", "hidden_units", "channels", "likelihood", "condition", "prior"):
+    for name in (
+        "network",
+        "latent_units",
+        "hidden_units",
+        "channels",
+        "couplings",
+        "likelihood",
+        "condition",
+        "prior",
+    ):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "

@@ -6,7 +6,7 @@ Every density is summed over the dimensions of the variable (the last axis); the
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
@@ -53,6 +53,30 @@ def standard_gaussian_log_prob(z: tf.Tensor, units: tf.Tensor | None = None) -> 
     """log N(z; 0, I), summed over the last axis: [..., D] -> [...], nats. `units` as in `gaussian_log_prob`."""
     terms = -0.5 * (LOG_2PI + tf.square(z))
     return total(terms, units)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A distribution of latent variables: N(mean, diag(exp(log_std))^2), both [..., D]."""
+
+    mean: tf.Tensor
+    log_std: tf.Tensor
+
+    def draw(self, epsilon: tf.Tensor, units: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """The draw that standard normal noise [k, B, D] makes, [k, B, D], and its log density [k, B] in nats.
+
+        `units` as in `gaussian_log_prob`; those with 0 are 0.
+        """
+        z = self.mean + tf.exp(self.log_std) * epsilon
+        return z if units is None else z * units, gaussian_log_prob_of_noise(epsilon, self.log_std, units)
+
+    def log_prob(self, z: tf.Tensor, units: tf.Tensor | None = None) -> tf.Tensor:
+        """Log density at z [k, B, D]: [k, B], nats. `units` as in `gaussian_log_prob`."""
+        return gaussian_log_prob(z, self.mean, self.log_std, units)
+
+    def expectation(self, z: tf.Tensor) -> tf.Tensor:
+        """E[z]; or where it is not known, draws z [k, B, D] of it, whose mean stands for it."""
+        return self.mean
 
 
 @tf.custom_gradient
@@ -196,7 +220,7 @@ class GaussianLayer(Network):
     def heads(self) -> list[keras.layers.Layer]:
         return [self.mean, self.log_std]
 
-    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
         features = self.features(inputs)
         return self.mean(features), self.log_std(features)
 
@@ -264,6 +288,15 @@ def apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> 
     return tf.nest.map_structure(lambda values: tf.reshape(values, [*leading, values.shape[-1]]), outputs)
 
 
+def posterior(encoder: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Gaussian:
+    """q(z | inputs) as an encoder gives it for inputs [B, I] or [k, B, I]; made of tensors [1, B, D] or [k, B, D].
+
+    An encoder with a method `posterior_of` makes it of its outputs (`iwae.flows`); that of others is Gaussian.
+    """
+    outputs = apply(encoder, inputs, stop_weights)
+    return encoder.posterior_of(outputs, stop_weights) if hasattr(encoder, "posterior_of") else Gaussian(*outputs)
+
+
 def glorot(seeds: np.random.SeedSequence) -> keras.initializers.Initializer:
     """Glorot & Bengio's uniform initializer with a seed of its own, so that layers of one size do not start alike."""
     return keras.initializers.GlorotUniform(seed=int(seeds.spawn(1)[0].generate_state(1)[0]))
@@ -275,6 +308,13 @@ def _constant(values: np.ndarray | None) -> str | Callable[..., tf.Tensor]:
     return lambda shape, dtype=None: tf.reshape(tf.constant(np.asarray(values), dtype=dtype or "float32"), shape)
 
 
+@runtime_checkable
+class MakesNetworks(Protocol):
+    """What makes an encoder and a decoder of the arguments of `tanh_networks`, such as `iwae.flows.SplineFlow`."""
+
+    def networks(self, *arguments: Any) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]: ...
+
+
 def tanh_networks(
     input_dim: int,
     latent_units: Sequence[int],
@@ -282,14 +322,17 @@ def tanh_networks(
     likelihood: str,
     mean: np.ndarray | None,
     seed: int,
+    *,
+    encoder_layer: Callable[..., GaussianLayer] = GaussianLayer,
 ) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
     """The paper's encoder and decoder, each a layer for every stochastic layer, from the data upwards.
 
-    Args: those of `iwae.model.IWAE`; `mean` is that of the data, [D] or None.
+    Args: those of `iwae.model.IWAE`; `mean` is that of the data, [D] or None, and an `encoder_layer` is made with the
+    arguments of `GaussianLayer`.
     """
     seeds = np.random.SeedSequence(seed)
     encoder = [
-        GaussianLayer(hidden, units, seeds, name=f"q_z{i + 1}")
+        encoder_layer(hidden, units, seeds, name=f"q_z{i + 1}")
         for i, (hidden, units) in enumerate(zip(hidden_units, latent_units, strict=True))
     ]
     below = hidden_units[0][::-1]
@@ -318,6 +361,8 @@ def check_networks(encoder: list[Any], decoder: list[Any], latent_units: tuple[i
 def check_outputs(what: str, layer: keras.Layer, inputs: int, sizes: Sequence[int]) -> None:
     """Builds a layer; raises ValueError if it does not give tensors [N, size] for [N, inputs]."""
     outputs = tf.nest.flatten(layer(tf.zeros([1, inputs])))
+    if hasattr(layer, "posterior_of"):  # to which it gives more
+        outputs = outputs[: len(sizes)]
     found = [list(output.shape) for output in outputs]
     if found != [[1, size] for size in sizes]:
         expected = " and ".join(f"[N, {size}]" for size in sizes)

@@ -22,7 +22,7 @@ from iwae.logistic import DiscretizedLogistic
 
 Seed: TypeAlias = Any  # two integers, or a tensor [2]
 LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
-Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]]
+Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]] | layers.MakesNetworks
 
 
 class Images(Protocol):
@@ -40,7 +40,7 @@ class LogWeightTerms(NamedTuple):
     log_posterior: list[tf.Tensor]  # log q(z_l | z_{l-1}), each [k, B]
     samples: list[tf.Tensor]  # z_l as the densities have them, each [k, B, D_l]
     drawn: list[tf.Tensor]  # the same numbers as the sampler drew them, each from `drawn` of the layer below
-    posterior: list[tuple[tf.Tensor, tf.Tensor]]  # mean and log std of q(z_l | .): [1, B, D_1], then [k, B, D_l]
+    posterior: list[layers.Gaussian]  # q(z_l | .), made of tensors [1, B, D_1], then [k, B, D_l]
 
     def log_weights(self, beta: float | tf.Tensor = 1.0) -> tf.Tensor:
         """log p(x | z_1) + beta (log p(z) - log q(z | x)): [k, B]; beta = 1 gives the log weight."""
@@ -69,6 +69,7 @@ class IWAE(keras.Model):
             outermost one of a Bernoulli likelihood, which gives logits [N, D], and of a discretized logistic one,
             which gives location and log scale. `hidden_units` are then of no effect.
             They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
+            Or `flows.SplineFlow(4)`: the tanh layers, and a posterior that is no Gaussian.
         seed: of the initial weights and of all noise in training.
 
     A condition, p(x | y), is in `iwae.conditional`. The variable `beta` is the weight of the KL term in the training
@@ -106,7 +107,8 @@ class IWAE(keras.Model):
         for name, sizes in (("latent_units", latent_units), ("hidden_units", hidden_units)):
             if not isinstance(sizes, Sequence) or isinstance(sizes, str):
                 raise ValueError(f"{name}: expected a list with an entry for each stochastic layer, got {sizes!r}")
-        if not latent_units or (network is None and len(latent_units) != len(hidden_units)):
+        tanh = network is None or isinstance(network, layers.MakesNetworks)
+        if not latent_units or (tanh and len(latent_units) != len(hidden_units)):
             raise ValueError(
                 "hidden_units: expected one list of sizes for each stochastic layer "
                 f"({len(latent_units)} in latent_units), got {len(hidden_units)}"
@@ -134,13 +136,14 @@ class IWAE(keras.Model):
                 varies = std > np.finfo(np.float32).eps * np.abs(mean)  # not by rounding alone
                 self.data_mean.assign(mean)
                 self.data_std.assign(np.where(varies, std, 1.0))
-        if network is None:
-            self.encoder, self.decoder = layers.tanh_networks(
-                input_dim, self.latent_units, hidden_units, likelihood, mean, seed
-            )
+        if network is None or isinstance(network, layers.MakesNetworks):
+            make = layers.tanh_networks if network is None else network.networks
+            self.encoder, self.decoder = make(input_dim, self.latent_units, hidden_units, likelihood, mean, seed)
         else:
             self.encoder, self.decoder = ([part] if callable(part) else list(part) for part in network)
             layers.check_networks(self.encoder, self.decoder, self.latent_units)
+        if getattr(self.objective, "analytic_kl", False) and hasattr(self.encoder[0], "posterior_of"):
+            raise ValueError(f"objective: expected one for posteriors that are no Gaussians, got {objective!r}")
         sizes = (input_dim, *self.latent_units)
         for i, (encoder, decoder) in enumerate(zip(self.encoder, self.decoder, strict=True)):
             is_logits, more = i == 0 and likelihood == "bernoulli", 0 if i else self.classes
@@ -167,7 +170,8 @@ class IWAE(keras.Model):
         Raises:
             ValueError: the objective is not registered (`iwae.bounds.register`).
         """
-        network = None if self._network is None else keras.saving.serialize_keras_object([self.encoder, self.decoder])
+        as_given = self._network is None or isinstance(self._network, layers.MakesNetworks)
+        network = keras.saving.serialize_keras_object(self._network if as_given else [self.encoder, self.decoder])
         others = {"network": network, "name": self.name, "missing": self.missing}
         return {**self._config, "objective": bounds.name_of(self.objective), **others}
 
@@ -201,9 +205,14 @@ class IWAE(keras.Model):
         x = x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
         return tf.where(tf.math.is_nan(x), 0.0, x) if self.missing else x
 
+    def posterior(self, x: tf.Tensor) -> layers.Gaussian:
+        """q(z_1 | x): x [n, D] -> a distribution made of tensors [1, n, D_1]."""
+        return layers.posterior(self.encoder[0], self.standardized(x))
+
     def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and log standard deviation of q(z_1 | x): x [n, D] -> two of [n, D_1]."""
-        return self.encoder[0](self.standardized(x))
+        """Mean and log standard deviation of q(z_1 | x), or of the Gaussian that a flow bends: x [n, D] -> [n, D_1]."""
+        q = self.posterior(x)
+        return q.mean[0], q.log_std[0]
 
     def likelihood_parameters(self, z: tf.Tensor) -> Any:
         """Of p(x | z_1), z_1 [..., D_1]: logits [..., D], or mean or location and log standard deviation or scale."""
@@ -238,18 +247,14 @@ class IWAE(keras.Model):
         posterior, samples, drawn, log_posterior = [], [], [], []
         below = sampled_below = self.standardized(x)
         for i, (encoder, epsilon) in enumerate(zip(self.encoder, noise, strict=True)):
-            mean, log_std = layers.apply(encoder, sampled_below)
-            sampled_below = mean + tf.exp(log_std) * epsilon
-            if units is not None:
-                sampled_below = sampled_below * units[i]
+            q = layers.posterior(encoder, sampled_below)
+            sampled_below, log_q = q.draw(epsilon, units and units[i])
             z = tf.identity(sampled_below)  # a variable of its own to a tape, apart from the way it was drawn
             if stop_posterior:
-                frozen_mean, frozen_log_std = layers.apply(encoder, below, stop_weights=True)
-                log_posterior.append(layers.gaussian_log_prob(z, frozen_mean, frozen_log_std, units and units[i]))
-            else:
-                log_posterior.append(layers.gaussian_log_prob_of_noise(epsilon, log_std, units and units[i]))
+                log_q = layers.posterior(encoder, below, stop_weights=True).log_prob(z, units and units[i])
             below = z
-            posterior.append((mean, log_std))
+            posterior.append(q)
+            log_posterior.append(log_q)
             samples.append(z)
             drawn.append(sampled_below)
         log_prior = []
@@ -269,8 +274,8 @@ class IWAE(keras.Model):
         """
         if not getattr(objective, "analytic_kl", False):
             return terms.log_weights(self.beta)
-        ((mean, log_std),) = terms.posterior
-        kl = tf.reduce_sum(0.5 * (tf.square(mean) + tf.exp(2 * log_std) - 1) - log_std, axis=-1)
+        (q,) = terms.posterior
+        kl = tf.reduce_sum(0.5 * (tf.square(q.mean) + tf.exp(2 * q.log_std) - 1) - q.log_std, axis=-1)
         return terms.log_likelihood - self.beta * kl
 
     def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
@@ -300,8 +305,7 @@ class IWAE(keras.Model):
         x = self.as_images(x)
         samples, below = [], self.standardized(x)
         for encoder, epsilon in zip(self.encoder, self.draw_noise(k, _examples(x), _as_seed(seed)), strict=True):
-            mean, log_std = layers.apply(encoder, below)
-            below = mean + tf.exp(log_std) * epsilon
+            below, _ = layers.posterior(encoder, below).draw(epsilon)
             samples.append(below)
         return samples
 

@@ -122,8 +122,8 @@ def _stages(model: IWAE, indices: tf.Tensor) -> Iterator[list[tuple[str, tf.Tens
     yield [("the training images", model.standardized(x))]
     terms = model.log_weight_terms(x, model.noise_of_update(x.shape[0]))
     layers = range(1, len(terms.samples) + 1)
-    for i, (mean, log_std), z in zip(layers, terms.posterior, terms.samples, strict=True):
-        yield [(f"the mean of q(z{i})", mean), (f"the log standard deviation of q(z{i})", log_std)]
+    for i, q, z in zip(layers, terms.posterior, terms.samples, strict=True):
+        yield [(f"the mean of q(z{i})", q.mean), (f"the log standard deviation of q(z{i})", q.log_std)]
         yield [(f"the samples z{i}", z)]
     for i, values in zip(layers, terms.log_posterior, strict=True):
         yield [(f"log q(z{i})", values)]

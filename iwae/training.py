@@ -207,7 +207,8 @@ def check_memory(model: IWAE, batch: int) -> None:
     Raises:
         ConfigError: it names k, and the largest that may fit.
     """
-    parts = (*model.encoder[1:], *model.decoder)
+    couplings = getattr(model.encoder[0], "couplings", ())
+    parts = (*couplings, *model.encoder[1:], *model.decoder)
     outputs = [v.shape[-1] for part in parts for v in part.trainable_variables if len(v.shape) == 2]
     each = 4 * max(outputs, default=0) if model.estimator_name == "sampled" else 8 * sum(outputs)
     each *= batch * model.samples_per_example // model.k  # the latter are groups of k

@@ -27,7 +27,7 @@ DRAWS = 100_000  # from q, in groups over which q_IW is averaged
 ROWS = 10_000  # samples in one matrix product
 
 Axes = tuple[np.ndarray, ...]
-LogJoint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+LogDensity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,29 +87,31 @@ def on_grid(
     """
     if not applies(model):
         raise ValueError(f"model: expected one stochastic layer of 1 or 2 units, got latent_units {model.latent_units}")
-    log_joint = _compiled_log_joint(model)
-    return [_on_grid(model, log_joint, image, [seed, i], ks, points) for i, image in enumerate(images)]
+    densities = _by_rows(lambda x, z: _log_joint(model, x, z)), _by_rows(lambda x, z: model.posterior(x).log_prob(z))
+    return [_on_grid(model, *densities, image, [seed, i], ks, points) for i, image in enumerate(images)]
 
 
 def _on_grid(
-    model: IWAE, log_joint: LogJoint, image: np.ndarray, seed: list[int], ks: Sequence[int], points: int
+    model: IWAE,
+    log_joint: LogDensity,
+    log_q: LogDensity,
+    image: np.ndarray,
+    seed: list[int],
+    ks: Sequence[int],
+    points: int,
 ) -> GridPosterior:
-    mean, log_std = (values.numpy()[0].astype(np.float64) for values in model.posterior_parameters(image[None]))
-    std = np.exp(log_std)
-
-    def log_q(z: np.ndarray) -> np.ndarray:
-        return -0.5 * np.sum(np.log(2 * np.pi) + ((z - mean) / std) ** 2, axis=-1) - np.log(std).sum()
-
-    drawn = mean + std * np.random.default_rng(seed).standard_normal((DRAWS, len(mean)))
+    (units,), random = model.latent_units, np.random.default_rng(seed)
+    noise = tf.constant(random.standard_normal((DRAWS, 1, units)), tf.float32)
+    drawn = model.posterior(tf.constant(image[None])).draw(noise)[0].numpy()[:, 0].astype(np.float64)
     joint_of_drawn = log_joint(image, drawn)
-    reach = tf.constant([[-REACH], [REACH]]) * tf.ones([1, len(mean)])
+    reach = tf.constant([[-REACH], [REACH]]) * tf.ones([1, units])
     of_prior = model.from_prior(reach, image[None]).numpy().astype(np.float64)
-    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, mean, std, of_prior, points)
+    axes, closer = _axes_around_mass(lambda z: log_joint(image, z), drawn, joint_of_drawn, of_prior, points)
     z = _points(axes)
-    joint, q = log_joint(image, z), log_q(z)
+    joint, q = log_joint(image, z), log_q(image, z)
     log_evidence = _log_integral(joint, axes)
     log_true = joint - log_evidence
-    log_weights = joint_of_drawn - log_q(drawn)
+    log_weights = joint_of_drawn - log_q(image, drawn)
     q_iw = {k: np.exp(q) * _share(joint - q, log_weights, k) for k in ks}
     shape = tuple(len(axis) for axis in axes[::-1])
     result = GridPosterior(
@@ -143,28 +145,30 @@ def _share(log_weight: np.ndarray, log_weights: np.ndarray, k: int) -> np.ndarra
     return k * np.exp(np.interp(log_weight, table, values) + np.minimum(log_weight - low, 0))
 
 
-def _compiled_log_joint(model: IWAE) -> LogJoint:
-    """log p(x, z), a function of x [D] and z [N, d] -> [N], nats."""
+def _log_joint(model: IWAE, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    return model.log_likelihood(x, z) + model.log_prior(z, x)
 
-    @tf.function(jit_compile=True)
+
+def _by_rows(of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> LogDensity:
+    """A log density `of` x [1, D] and z [N, 1, d], [N, 1], compiled: a function of x [D] and z [N, d] -> [N], nats."""
+
+    @tf.function(jit_compile=True, autograph=False)
     def of_rows(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        return model.log_likelihood(x[None], z[:, None])[:, 0] + model.log_prior(z, x[None])
+        return of(x[None], z[:, None])[:, 0]
 
-    def log_joint(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def log_density(x: np.ndarray, z: np.ndarray) -> np.ndarray:
         parts = np.arange(-(-len(z) // ROWS) * ROWS) % len(z)  # filled up, so that one shape is compiled, and cut
         rows = z.astype(np.float32)[parts].reshape(-1, ROWS, z.shape[1])
         x = tf.constant(x, tf.float32)
         return np.concatenate([of_rows(x, tf.constant(part)) for part in rows])[: len(z)].astype(np.float64)
 
-    return log_joint
+    return log_density
 
 
 def _axes_around_mass(
     log_joint: Callable[[np.ndarray], np.ndarray],
     drawn: np.ndarray,
     joint_of_drawn: np.ndarray,
-    mean: np.ndarray,
-    std: np.ndarray,
     of_prior: np.ndarray,
     points: int,
 ) -> tuple[Axes, float]:
@@ -174,6 +178,7 @@ def _axes_around_mass(
     than the first grid's spacing.
     """
     low, high = of_prior
+    mean, std = drawn.mean(axis=0), drawn.std(axis=0)
     for _ in range(3):
         grid = _points(_axes(low, high, COARSE))
         z, values = np.concatenate([grid, drawn]), np.concatenate([log_joint(grid), joint_of_drawn])
