@@ -23,6 +23,7 @@ from iwae.layers import Gaussian
 BINS = 8  # of a spline
 REACH = 5.0  # splines bend u between -REACH and REACH, and leave it as it is beyond
 HIDDEN = 100  # tanh units between what a coupling is told and the shape of its splines
+GAIN = 0.03  # of what gives the shape: with 1 a learning rate that suits the other layers makes the splines jump
 LEAST = 0.01  # width and height of a bin as a part of all, and slope at its ends: float32 must tell them apart
 
 
@@ -64,7 +65,7 @@ class Coupling(keras.layers.Layer):
         hidden = layers.apply(self.of_context, context, stop_weights)
         if self.kept:
             hidden += layers.apply(self.of_kept, kept, stop_weights)
-        shape = layers.apply(self.of_shape, tf.tanh(hidden), stop_weights)
+        shape = GAIN * layers.apply(self.of_shape, tf.tanh(hidden), stop_weights)
         shape = tf.reshape(shape, [*_sizes(shape)[:-1], moved.shape[-1], 3 * BINS - 1])
         moved, log_det = spline(shape, moved, inverse)
         if here is not None:

@@ -21,6 +21,7 @@ from iwae.sections import RunError
 Message = tuple[str, dict[str, np.ndarray]]  # what is next, and the numbers that belong to it
 
 _GROUP = 1509  # any number would do
+PIECE = 1 << 24  # bytes of a message that are sent at once: an operation has less than 2 GiB
 
 
 class Team:
@@ -67,9 +68,12 @@ class Team:
             self.heard = False
             stream = io.BytesIO()
             np.savez(stream, what=np.array(what), **arrays)  # type: ignore[arg-type]  # keys, not options
-            content = np.frombuffer(stream.getvalue(), np.uint8)
-            self.wished |= bool(self._of_all([len(content), 0])[1:, 1].any())
-            self._of_all(np.pad(content, (0, _padded(len(content)) - len(content))).view(np.int32))
+            content = np.frombuffer(stream.getbuffer(), np.uint8)
+            whole, rest = divmod(len(content), PIECE)
+            self.wished |= bool(self._of_all([whole, rest, 0])[1:, 2].any())
+            for piece in np.split(content, range(PIECE, len(content), PIECE)):
+                size = PIECE if len(piece) == PIECE else _padded(rest)
+                self._of_all(np.pad(piece, (0, size - len(piece))).view(np.int32))
 
     def work_done(self) -> None:
         """In the first process: the others have done what they were told and go back to `hear`."""
@@ -77,9 +81,10 @@ class Team:
 
     def hear(self, wish: bool = False) -> Message:
         """The next message of the first process. `wish`: whether this one wants training to stop."""
-        length = int(self._of_all([0, wish])[0, 0])
-        content = self._of_all(np.zeros(_padded(length) // 4, np.int32))[0].tobytes()[:length]
-        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        whole, rest, _ = map(int, self._of_all([0, 0, wish])[0])
+        sizes = [PIECE] * whole + [_padded(rest)] * (rest > 0)
+        content = b"".join(self._of_all(np.zeros(size // 4, np.int32))[0].tobytes() for size in sizes)
+        with np.load(io.BytesIO(content[: whole * PIECE + rest]), allow_pickle=False) as found:
             arrays = dict(found)
         return str(arrays.pop("what")), arrays
 

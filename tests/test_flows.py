@@ -28,7 +28,7 @@ def a_model(shape=2, couplings=4, **options):
     reference.scramble(model)
     for variable in model.trainable_variables:
         if variable.path.endswith("shape/kernel"):  # a hundred inputs each: smaller, or float32 sees but steps
-            variable.assign(0.3 * variable)
+            variable.assign(0.3 * variable / flows.GAIN)
     return model
 
 

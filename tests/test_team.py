@@ -1,5 +1,6 @@
 """Several processes, named by TF_CONFIG, that train and evaluate one model: the same run as in one process."""
 
+import io
 import json
 import os
 import re
@@ -7,17 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny import experiment
 
 import iwae
-from iwae import config, device
+from iwae import config, device, team
 from iwae.device import members
 from iwae.runs import checkpoints
+from iwae.team import Team
 
 CHANGES = {"training.shares": 4, "training.updates_per_call": 2, "evaluation.examples": 300}  # several blocks, batches
 PROGRAM = f"""
@@ -203,6 +208,37 @@ def test_another_cluster_is_refused_in_one_line(monkeypatch, given):
 def test_without_a_cluster_a_process_is_alone(monkeypatch, given):
     monkeypatch.setenv("TF_CONFIG", given)
     assert members() == (0, [])
+
+
+def two_in_threads():
+    """Two teams of one process, which meet in memory."""
+    meet, given = threading.Barrier(2), [None, None]
+
+    class Half(Team):
+        def _gathered(self, values):
+            given[self.index] = values
+            meet.wait(timeout=60)
+            both = tf.stack(given)
+            meet.wait(timeout=60)
+            return both
+
+    return Half(index=0, size=2), Half(index=1, size=2)
+
+
+@pytest.mark.parametrize("more", [None, -1, 0, 1, team.PIECE])
+def test_a_message_of_any_length_arrives_as_it_was(more):
+    """`more`: bytes beyond one piece; None: a few bytes in all."""
+    overhead = io.BytesIO()
+    np.savez(overhead, what=np.array("work"), k=np.array(7), values=np.zeros(1000, np.uint8))
+    size = 5 if more is None else team.PIECE + more + 1000 - len(overhead.getvalue())
+    values = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    leader, other = two_in_threads()
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(other.hear, True)
+        leader.tell("work", k=7, values=values)
+        what, arrays = heard.result(timeout=60)
+    assert (what, arrays["k"]) == ("work", 7) and leader.wished
+    np.testing.assert_array_equal(arrays["values"], values)
 
 
 def test_shares_that_cannot_be_dealt_out_are_refused():
