@@ -177,6 +177,16 @@ def test_training_bends_the_posterior_towards_the_true_one():
     assert max(divergence["flow"]) < 0.1 and min(divergence["gaussian"]) > 0.3, divergence
 
 
+def test_a_model_given_classes_may_have_one():
+    model = iwae.ConditionalIWAE(D, (2,), ((7,),), k=K, classes=3, prior="labels", network=SplineFlow(2))
+    reference.scramble(model)
+    x = tf.constant(model.with_labels(X.numpy(), np.arange(B) % 3))
+    one, other = (model.log_weight_terms(x, noise(model), stop_posterior=stop) for stop in (False, True))
+    np.testing.assert_allclose(one.log_weights(), other.log_weights(), atol=1e-3)
+    others = tf.concat([x[:, :D], x[:, D + 1 :], x[:, D : D + 1]], axis=1)
+    assert np.abs(model.posterior(others).log_prob(one.samples[0]) - one.log_posterior[0]).max() > 0.1
+
+
 def test_a_saved_model_gives_the_same_log_weights(tmp_path):
     model = a_model("two layers")
     model.save(tmp_path / "model.keras")

@@ -24,8 +24,9 @@ _OTHER_QUESTION = {
 def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
-    conv = ("model.network", "model.channels")
-    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *_NETWORK, *conv)]
+    kinds = {"mlp": (), "conv": ("model.network", "model.channels"), "flow": ("model.network", "model.couplings")}
+    in_network = {*_NETWORK, *(name for names in kinds.values() for name in names)}
+    shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *in_network)]
     result = {name: config.written(values[name]) for name in shown}
     for name, schedule in {"stages": "burda", "gamma": "multistep", "milestones": "multistep"}.items():
         if record.experiment.training.schedule != schedule:  # of no effect
@@ -34,7 +35,8 @@ def parameters(record: Record) -> dict[str, str]:
     if record.first:
         first = record.first.experiment.model
         result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
-    below = [" ".join(config.written(values[name]) for name in conv)] * (values["model.network"] == "conv")
+    names = kinds[values["model.network"]]
+    below = [" ".join(config.written(values[name]) for name in names)] if names else []
     result["network"] = " - ".join([*below, *(config.written(values[name]) for name in _NETWORK)])
     result["evaluation.k"] = str(record.test.get("k"))
     result[_DATA], result[_CHANGED] = record.fingerprint, "; ".join(record.changed)

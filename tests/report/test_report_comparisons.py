@@ -39,6 +39,10 @@ def test_the_network_is_one_parameter(tmp_path: Path) -> None:
     runs = [read(tmp_path / name, name) for name in ("mnist_iwae_k5_1layer", "mnist_iwae_k5_2layers")]
     (row,) = rows_of(comparisons.comparisons(runs), "### network")
     assert set(row) == {"network 200,200 - 50", "network 200,200 100,100 - 100,50"}
+    for network, own in (("flow", "4"), ("conv", "32,64")):
+        other = read(tmp_path / network, "mnist_iwae_k5_1layer", {"model.network": network})
+        (row,) = rows_of(comparisons.comparisons([runs[0], other]), "### network")
+        assert set(row) == {"network 200,200 - 50", f"network {network} {own} - 200,200 - 50"}
 
 
 def test_fewer_examples_are_told_in_a_comparison(tmp_path: Path) -> None:
