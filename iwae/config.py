@@ -193,8 +193,8 @@ class Model(Section):
     mirrors them. Paper: 200,200, or 200,200 100,100 for two layers."""
 
     network: Literal["mlp", "conv", "flow"] = "mlp"
-    """Layers below the first stochastic layer: dense ones (mlp), for images convolutions and then these (conv), or
-    dense ones and a posterior q that splines bend, so that it is no Gaussian (flow, Durkan et al. 2019). Paper: mlp."""
+    """Dense layers (mlp), for images convolutions below them (conv), or dense layers and in every stochastic layer a
+    posterior q that splines bend, so that it is no Gaussian (flow, Durkan et al. 2019). Paper: mlp."""
 
     channels: Units = (32, 64)
     """Network conv: channels of its convolutions, each of which halves the sides of the image, from the data upwards.

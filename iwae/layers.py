@@ -6,7 +6,7 @@ Every density is summed over the dimensions of the variable (the last axis); the
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,7 +57,10 @@ def standard_gaussian_log_prob(z: tf.Tensor, units: tf.Tensor | None = None) -> 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A distribution of latent variables: N(mean, diag(exp(log_std))^2), both [..., D]."""
+    """A distribution of latent variables: N(mean, diag(exp(log_std))^2), both [..., D].
+
+    One that is no Gaussian is made of one: a subclass with its own `draw`, `log_prob` and `expectation` (`flows.Bent`).
+    """
 
     mean: tf.Tensor
     log_std: tf.Tensor
@@ -291,7 +294,9 @@ def apply(layer: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> 
 def posterior(encoder: keras.Layer, inputs: tf.Tensor, stop_weights: bool = False) -> Gaussian:
     """q(z | inputs) as an encoder gives it for inputs [B, I] or [k, B, I]; made of tensors [1, B, D] or [k, B, D].
 
-    An encoder with a method `posterior_of` makes it of its outputs (`iwae.flows`); that of others is Gaussian.
+    It is Gaussian, unless the encoder has a method `posterior_of(outputs, stop_weights)`, which makes it of its
+    outputs. The first two of these are mean and log standard deviation all the same, and with `stop_weights` no
+    gradient may flow to the weights that it uses (as in `apply`).
     """
     outputs = apply(encoder, inputs, stop_weights)
     return encoder.posterior_of(outputs, stop_weights) if hasattr(encoder, "posterior_of") else Gaussian(*outputs)
@@ -306,13 +311,6 @@ def _constant(values: np.ndarray | None) -> str | Callable[..., tf.Tensor]:
     if values is None:
         return "zeros"
     return lambda shape, dtype=None: tf.reshape(tf.constant(np.asarray(values), dtype=dtype or "float32"), shape)
-
-
-@runtime_checkable
-class MakesNetworks(Protocol):
-    """What makes an encoder and a decoder of the arguments of `tanh_networks`, such as `iwae.flows.SplineFlow`."""
-
-    def networks(self, *arguments: Any) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]: ...
 
 
 def tanh_networks(

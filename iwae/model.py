@@ -18,11 +18,12 @@ from numpy.typing import ArrayLike
 
 from iwae import bounds, estimators, hardware, inputs, layers, rng
 from iwae.bounds import Bound
+from iwae.flows import SplineFlow
 from iwae.logistic import DiscretizedLogistic
 
 Seed: TypeAlias = Any  # two integers, or a tensor [2]
 LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
-Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]] | layers.MakesNetworks
+Networks = tuple[keras.Layer | Sequence[keras.Layer], keras.Layer | Sequence[keras.Layer]] | SplineFlow
 
 
 class Images(Protocol):
@@ -63,13 +64,13 @@ class IWAE(keras.Model):
         data_moments: mean and standard deviation, [D] each, of the training data. But under a Bernoulli likelihood the
             networks see and give data that are standardized by them; what the model gives, densities too, is of the
             data as they are. Under a Bernoulli likelihood they set the first bias of the pixels. None: not known.
-        network: None for the tanh layers of `hidden_units`, or networks of your own: an encoder and a decoder, Keras
-            layers or models, for several stochastic layers a list of each, from the data upwards. An encoder gives the
-            mean and the log standard deviation of q, [N, I] -> two of [N, D_l]; so does a decoder, but for the
-            outermost one of a Bernoulli likelihood, which gives logits [N, D], and of a discretized logistic one,
-            which gives location and log scale. `hidden_units` are then of no effect.
-            They are called as in inference: no Dropout, and BatchNormalization with the statistics it starts with.
-            Or `flows.SplineFlow(4)`: the tanh layers, and a posterior that is no Gaussian.
+        network: None for the tanh layers of `hidden_units`, `flows.SplineFlow(4)` for these and a posterior that is no
+            Gaussian, or networks of your own: an encoder and a decoder, Keras layers or models, for several stochastic
+            layers a list of each, from the data upwards. An encoder gives the mean and the log standard deviation of q,
+            [N, I] -> two of [N, D_l]; so does a decoder, but for the outermost one of a Bernoulli likelihood, which
+            gives logits [N, D], and of a discretized logistic one, which gives location and log scale. `hidden_units`
+            are then of no effect. They are called as in inference: no Dropout, and BatchNormalization with the
+            statistics it starts with.
         seed: of the initial weights and of all noise in training.
 
     A condition, p(x | y), is in `iwae.conditional`. The variable `beta` is the weight of the KL term in the training
@@ -107,8 +108,7 @@ class IWAE(keras.Model):
         for name, sizes in (("latent_units", latent_units), ("hidden_units", hidden_units)):
             if not isinstance(sizes, Sequence) or isinstance(sizes, str):
                 raise ValueError(f"{name}: expected a list with an entry for each stochastic layer, got {sizes!r}")
-        tanh = network is None or isinstance(network, layers.MakesNetworks)
-        if not latent_units or (tanh and len(latent_units) != len(hidden_units)):
+        if not latent_units or (isinstance(network, SplineFlow | None) and len(latent_units) != len(hidden_units)):
             raise ValueError(
                 "hidden_units: expected one list of sizes for each stochastic layer "
                 f"({len(latent_units)} in latent_units), got {len(hidden_units)}"
@@ -136,7 +136,7 @@ class IWAE(keras.Model):
                 varies = std > np.finfo(np.float32).eps * np.abs(mean)  # not by rounding alone
                 self.data_mean.assign(mean)
                 self.data_std.assign(np.where(varies, std, 1.0))
-        if network is None or isinstance(network, layers.MakesNetworks):
+        if isinstance(network, SplineFlow | None):
             make = layers.tanh_networks if network is None else network.networks
             self.encoder, self.decoder = make(input_dim, self.latent_units, hidden_units, likelihood, mean, seed)
         else:
@@ -170,7 +170,7 @@ class IWAE(keras.Model):
         Raises:
             ValueError: the objective is not registered (`iwae.bounds.register`).
         """
-        as_given = self._network is None or isinstance(self._network, layers.MakesNetworks)
+        as_given = isinstance(self._network, SplineFlow | None)
         network = keras.saving.serialize_keras_object(self._network if as_given else [self.encoder, self.decoder])
         others = {"network": network, "name": self.name, "missing": self.missing}
         return {**self._config, "objective": bounds.name_of(self.objective), **others}
@@ -205,11 +205,11 @@ class IWAE(keras.Model):
         x = x if self.likelihood == "bernoulli" else (x - self.data_mean) / self.data_std
         return tf.where(tf.math.is_nan(x), 0.0, x) if self.missing else x
 
-    def posterior(self, x: tf.Tensor) -> layers.Gaussian:
-        """q(z_1 | x): x [n, D] -> a distribution made of tensors [1, n, D_1]."""
-        return layers.posterior(self.encoder[0], self.standardized(x))
+    def posterior(self, x: ArrayLike) -> layers.Gaussian:
+        """q(z_1 | x) of images as `fit` takes them: a distribution made of tensors [1, n, D_1]."""
+        return layers.posterior(self.encoder[0], self.standardized(self.as_images(x)))
 
-    def posterior_parameters(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def posterior_parameters(self, x: ArrayLike) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log standard deviation of q(z_1 | x), or of the Gaussian that a flow bends: x [n, D] -> [n, D_1]."""
         q = self.posterior(x)
         return q.mean[0], q.log_std[0]
@@ -237,7 +237,6 @@ class IWAE(keras.Model):
         """The terms of the log weights of x [B, D] for given noise (`draw_noise`).
 
         Args:
-            x: [B, D].
             noise: for each stochastic layer [k, B, D_l].
             units: for each layer [D_l] of 0 and 1, or None. Units with 0 are removed from q and p: they are not
                 sampled, feed nothing and count in no density.
@@ -442,8 +441,7 @@ class IWAE(keras.Model):
     def hold(self, images: Images | None, update: Callable[[tf.Tensor], tf.Tensor] | None = None) -> None:
         """Keeps a training set on the device, or with None lets it go again.
 
-        While it is held `fit` is fed blocks of indices into it (`iwae.batches`), and images otherwise. `update` takes
-        the place of `update_from`.
+        Meanwhile `fit` is fed blocks of indices into it (`iwae.batches`). `update` takes the place of `update_from`.
         """
         self.images, self._update = images, update or self.update_from
         self.train_function = None  # Keras's; it is made anew for the other kind of data

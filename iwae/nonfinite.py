@@ -120,7 +120,8 @@ def _stages(model: IWAE, indices: tf.Tensor) -> Iterator[list[tuple[str, tf.Tens
     """The stages of one update, with what the network computes between: named tensors, those of one stage in a list."""
     x, valid = model.batch_of_update(indices)
     yield [("the training images", model.standardized(x))]
-    terms = model.log_weight_terms(x, model.noise_of_update(x.shape[0]))
+    stop = model.estimator_name in ("sticking_the_landing", "dreg")  # which take the density at a draw, by its inverse
+    terms = model.log_weight_terms(x, model.noise_of_update(x.shape[0]), stop_posterior=stop)
     layers = range(1, len(terms.samples) + 1)
     for i, q, z in zip(layers, terms.posterior, terms.samples, strict=True):
         yield [(f"the mean of q(z{i})", q.mean), (f"the log standard deviation of q(z{i})", q.log_std)]

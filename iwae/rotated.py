@@ -26,7 +26,7 @@ IMAGES = 5_000  # whose layer inputs the axes are taken from
 def groups_of(model: IWAE) -> list[list[Dense]]:
     """The dense layers of a model, those that have the same inputs together, from the data upwards.
 
-    Networks of a user's own have none: for them `RotatedAdam` is Adam.
+    Networks of a user's own have none, nor have the couplings of a flow: for them `RotatedAdam` is Adam.
     """
     networks = [network for network in (*model.encoder, *model.decoder) if isinstance(network, Network)]
     return [group for network in networks for group in (*([layer] for layer in network.hidden), network.heads())]

@@ -21,7 +21,7 @@ from iwae.sections import RunError
 Message = tuple[str, dict[str, np.ndarray]]  # what is next, and the numbers that belong to it
 
 _GROUP = 1509  # any number would do
-PIECE = 1 << 24  # bytes of a message that are sent at once: an operation has less than 2 GiB
+PIECE = 1 << 24  # bytes of a message that are sent at once, a power of two: an operation has less than 2 GiB
 
 
 class Team:
@@ -72,8 +72,7 @@ class Team:
             whole, rest = divmod(len(content), PIECE)
             self.wished |= bool(self._of_all([whole, rest, 0])[1:, 2].any())
             for piece in np.split(content, range(PIECE, len(content), PIECE)):
-                size = PIECE if len(piece) == PIECE else _padded(rest)
-                self._of_all(np.pad(piece, (0, size - len(piece))).view(np.int32))
+                self._of_all(np.pad(piece, (0, _padded(len(piece)) - len(piece))).view(np.int32))
 
     def work_done(self) -> None:
         """In the first process: the others have done what they were told and go back to `hear`."""

@@ -22,6 +22,7 @@ import tensorflow as tf
 from iwae import batches, callbacks, hardware, progress, rotated, schedule
 from iwae.callbacks import State, StopRequested
 from iwae.config import ConfigError, Training
+from iwae.flows import FlowLayer
 from iwae.model import IWAE
 from iwae.nonfinite import NonFiniteBound, Watch
 from iwae.runs.folder import Folder
@@ -207,7 +208,8 @@ def check_memory(model: IWAE, batch: int) -> None:
     Raises:
         ConfigError: it names k, and the largest that may fit.
     """
-    couplings = getattr(model.encoder[0], "couplings", ())
+    first = model.encoder[0]
+    couplings = first.couplings if isinstance(first, FlowLayer) else ()
     parts = (*couplings, *model.encoder[1:], *model.decoder)
     outputs = [v.shape[-1] for part in parts for v in part.trainable_variables if len(v.shape) == 2]
     each = 4 * max(outputs, default=0) if model.estimator_name == "sampled" else 8 * sum(outputs)

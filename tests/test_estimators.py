@@ -28,7 +28,7 @@ def make(depth=1, **options):
     model = IWAE(D, latent, hidden, objective, **{"k": K, **options})
     reference.scramble(model, scale=0.6)  # weights of samples that differ by nats
     for variable in model.trainable_variables:
-        if variable.path.endswith("shape/kernel"):  # of a flow, with a hundred inputs: smaller
+        if variable.path.endswith("shape/kernel"):  # of a flow, with a hundred inputs: parameters of about one
             variable.assign(variable / (6 * flows.GAIN))
     return model
 

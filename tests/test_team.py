@@ -216,6 +216,7 @@ def two_in_threads():
 
     class Half(Team):
         def _gathered(self, values):
+            assert values.shape.num_elements() * values.dtype.size <= team.PIECE
             given[self.index] = values
             meet.wait(timeout=60)
             both = tf.stack(given)
@@ -232,6 +233,9 @@ def test_a_message_of_any_length_arrives_as_it_was(more):
     np.savez(overhead, what=np.array("work"), k=np.array(7), values=np.zeros(1000, np.uint8))
     size = 5 if more is None else team.PIECE + more + 1000 - len(overhead.getvalue())
     values = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    stream = io.BytesIO()
+    np.savez(stream, what=np.array("work"), k=np.array(7), values=values)
+    assert more is None or len(stream.getvalue()) == team.PIECE + more
     leader, other = two_in_threads()
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(other.hear, True)

@@ -44,8 +44,8 @@ def test_elbo_is_log_p_less_the_divergence_from_the_posterior():
     x, noise = tf.constant(exact.x), reference.noise(k, B, (3,))
     ((mean, log_std),), ((other_mean, other_log_std),) = (
         [
-            [np.array(values[0], np.float64) for values in layer]
-            for layer in one.model.log_weight_terms(x, noise).posterior
+            [np.array(values[0], np.float64) for values in (q.mean, q.log_std)]
+            for q in one.model.log_weight_terms(x, noise).posterior
         ]
         for one in (spoilt, exact)
     )

@@ -38,7 +38,7 @@ def test_reconstructions_are_the_means_of_one_of_the_draws(model):
 def test_embeddings_are_posterior_means(model):
     terms = terms_of(model)
     means = verbs.embed(model, X)
-    np.testing.assert_allclose(means[0], terms.posterior[0][0][0], atol=1e-5)
+    np.testing.assert_allclose(means[0], terms.posterior[0].mean[0], atol=1e-5)
     assert [layer.shape for layer in means] == [(5, units) for units in model.latent_units]
     shares = tf.nn.softmax(terms.log_weights(), axis=0).numpy()
     for found, samples in zip(verbs.embed(model, X, K, seed=3), terms.samples, strict=True):

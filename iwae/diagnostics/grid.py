@@ -102,7 +102,8 @@ def _on_grid(
 ) -> GridPosterior:
     (units,), random = model.latent_units, np.random.default_rng(seed)
     noise = tf.constant(random.standard_normal((DRAWS, 1, units)), tf.float32)
-    drawn = model.posterior(tf.constant(image[None])).draw(noise)[0].numpy()[:, 0].astype(np.float64)
+    draws = model.posterior(image[None]).draw(noise)
+    drawn, log_q_of_drawn = (values.numpy()[:, 0].astype(np.float64) for values in draws)
     joint_of_drawn = log_joint(image, drawn)
     reach = tf.constant([[-REACH], [REACH]]) * tf.ones([1, units])
     of_prior = model.from_prior(reach, image[None]).numpy().astype(np.float64)
@@ -111,7 +112,7 @@ def _on_grid(
     joint, q = log_joint(image, z), log_q(image, z)
     log_evidence = _log_integral(joint, axes)
     log_true = joint - log_evidence
-    log_weights = joint_of_drawn - log_q(image, drawn)
+    log_weights = joint_of_drawn - log_q_of_drawn
     q_iw = {k: np.exp(q) * _share(joint - q, log_weights, k) for k in ks}
     shape = tuple(len(axis) for axis in axes[::-1])
     result = GridPosterior(

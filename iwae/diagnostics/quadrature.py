@@ -15,8 +15,9 @@ POINTS = 4001  # of the grid over z; also resolves what is 0.01 wide
 
 
 def applies(model: IWAE) -> bool:
-    """Whether `model` has one-dimensional Gaussian data, no condition and one stochastic layer of one unit."""
-    return model.input_dim == 1 and not model.classes and model.latent_units == (1,) and model.likelihood == "gaussian"
+    """Whether `model` has one-dimensional Gaussian data, no condition, no flow and one layer of one unit."""
+    plain = not model.classes and not hasattr(model.encoder[0], "posterior_of")
+    return plain and model.input_dim == 1 and model.latent_units == (1,) and model.likelihood == "gaussian"
 
 
 def log_marginal(model: IWAE, x: Array) -> Array:
