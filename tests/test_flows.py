@@ -188,6 +188,7 @@ def test_every_estimator_reaches_every_weight(estimator):
         assert np.any(gradient != 0) and np.all(np.isfinite(gradient)), variable.path
 
 
+@pytest.mark.slow
 def test_training_bends_the_posterior_towards_the_true_one():
     """z_1^2 + z_2 is seen, in noise: the true posterior is curved, which no Gaussian is."""
     values, divergence = np.float32([[-0.5], [0.0], [0.5]]), {}
@@ -195,10 +196,11 @@ def test_training_bends_the_posterior_towards_the_true_one():
         model = IWAE(1, (2,), ((16,),), "vae", k=20, likelihood="gaussian", network=network)
         model.decoder[0].trainable = False
         model.decoder[0].call = lambda z: (z[..., :1] ** 2 + z[..., 1:], tf.fill([tf.shape(z)[0], 1], -1.5))
-        model.compile(optimizer=keras.optimizers.Adam(0.01))
+        model.compile(optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 600)))
         model.fit(np.repeat(values, 200, axis=0), batch_size=60, epochs=60, verbose=0)
         divergence[name] = [found.kl[1] for found in grid.on_grid(model, values, seed=0)]
-    assert max(divergence["flow"]) < 0.1 and min(divergence["gaussian"]) > 0.3, divergence
+    flow, gaussian = np.array(divergence["flow"]), np.array(divergence["gaussian"])
+    assert np.all(gaussian > 0.3) and np.all(flow < gaussian / 2), divergence
 
 
 def test_a_model_given_classes_may_have_one():
@@ -234,6 +236,7 @@ def test_the_closed_form_of_the_divergence_is_refused():
         iwae.Model(objective="vae_analytic_kl", network="flow")
 
 
+@pytest.mark.slow
 def test_a_run_from_start_to_end(tmp_path):
     changes = {
         "model.network": "flow",
@@ -247,6 +250,11 @@ def test_a_run_from_start_to_end(tmp_path):
     assert {"posterior_input.png", "posterior_scatter.png"} <= {path.name for path in run.folder.plots.iterdir()}
     loaded, x = iwae.load_run(tmp_path / "tiny"), run.images("test")[:9]
     np.testing.assert_array_equal(loaded.model.log_weights(x, 3, (1, 2)), run.model.log_weights(x, 3, (1, 2)))
+
+
+def test_a_run_is_trained_and_another_flow_does_not_start_from_it(tmp_path):
+    changes = {"model.network": "flow", "model.couplings": 1, "tasks": ["train", "evaluate"]}
+    assert iwae.run(tiny.experiment(tmp_path, **changes)).evaluation["test"]["nll"] > 0
     others = {"name": "other", "model.network": "flow", "training.start_from": str(tmp_path / "tiny")}
-    with pytest.raises(ConfigError, match=r"model.couplings: expected 2 as in training.start_from .*, got 4"):
+    with pytest.raises(ConfigError, match=r"model.couplings: expected 1 as in training.start_from .*, got 4"):
         iwae.run(tiny.experiment(tmp_path, **others))
