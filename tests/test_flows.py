@@ -62,7 +62,7 @@ def test_a_spline_is_that_of_tensorflow_probability():
 
 
 def test_the_steepest_splines_stay_finite():
-    """A steep bin between flat ones, up to its knots, where what the inverse takes a root of rounds to nothing."""
+    """A steep bin of the least width between flat ones, up to its knots."""
     for size in (3.0, 6.0, 9.0, 30.0):
         high_in_middle = -size * np.ones(flows.BINS, np.float32)
         high_in_middle[3] = size
