@@ -220,6 +220,7 @@ def test_a_saved_model_gives_the_same_log_weights(tmp_path):
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.get_config()["network"]["config"] == {"couplings": 4}
+    assert type(SplineFlow(np.int64(2)).get_config()["couplings"]) is int
     np.testing.assert_array_equal(loaded.log_weights(X, K, (1, 2)), model.log_weights(X, K, (1, 2)))
 
 
