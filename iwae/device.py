@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from iwae.sections import ConfigError, shown
+from iwae.signals import handled_by
 
 # What TensorFlow writes to standard error on every start, whatever the user does. Anything else is shown.
 _NOISE = re.compile(
@@ -67,12 +68,12 @@ def _open_ports(index: int, addresses: tuple[str, ...]) -> None:
     import tensorflow as tf
 
     try:
-        tf.distribute.MultiWorkerMirroredStrategy()
+        # It waits in C++, where no handler of Python's would run, and takes SIGTERM for itself.
+        with handled_by(signal.SIG_DFL):
+            tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"TF_CONFIG: expected ports to open before anything is computed, got: {reason}") from None
-    with contextlib.suppress(ValueError):  # handlers belong to the main thread
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has taken it
 
 
 def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool = True) -> None:
@@ -95,7 +96,7 @@ def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool =
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if len(addresses) > 1 else "1")
     if begin and len(addresses) > 1 and not _open_ports.cache_info().currsize:
         place = f"process {index} of {len(addresses)}, counted from 0 ({addresses[index]})"
-        print(f"{place}, waits for the others; SIGKILL alone ends that", file=sys.stderr, flush=True)
+        print(f"{place}, waits for the others; Ctrl-C ends that, SIGTERM does not", file=sys.stderr, flush=True)
     _keep_freed_memory()
     with _without_noise():
         import tensorflow as tf

@@ -1,5 +1,6 @@
 """Several processes, named by TF_CONFIG, that train and evaluate one model: the same run as in one process."""
 
+import contextlib
 import io
 import json
 import os
@@ -97,6 +98,21 @@ def test_two_processes_make_the_run_of_one(alone, tmp_path):
     assert (first, second) == (0, 0), told
     assert re.search(r"^process 1 of 2, counted from 0 \(127\.0\.0\.1:\d+\), waits for the others", told, re.MULTILINE)
     assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("here", [0, 1])
+def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path, here):
+    processes = start(tmp_path)
+    processes[1 - here].kill()
+    told = next(line for line in processes[here].stderr if "waits for the others" in line)
+    host, port = re.search(r"\((.+):(\d+)\)", told).groups()
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+            break
+        time.sleep(0.1)
+    processes[here].send_signal(signal.SIGINT)
+    assert ended(processes)[here][0] == -signal.SIGINT
 
 
 @pytest.mark.slow

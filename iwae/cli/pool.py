@@ -21,9 +21,10 @@ from typing import Any, Protocol
 from iwae.cli import table
 from iwae.config import ConfigError, Experiment
 from iwae.runs.folder import Busy, Folder
-from iwae.runs.process import OUTPUT, Child, Interrupted, handled_by
+from iwae.runs.process import OUTPUT, Child, Interrupted
 from iwae.runs.run import is_finished
 from iwae.sections import RunError
+from iwae.signals import handled_by
 
 SECONDS_BETWEEN_LOOKS = 5.0  # at a run that another process works on
 _SECONDS_A_TURN = 0.2
@@ -34,7 +35,7 @@ class Work(Protocol):
     """One run under way."""
 
     def send(self, number: int) -> None:
-        """Sends a signal of `process.SIGNALS`: the run saves a checkpoint and ends."""
+        """Sends a signal of `signals.SIGNALS`: the run saves a checkpoint and ends."""
 
     def error(self) -> Exception | None:
         """Of the run, once it has ended; None if there was none."""

@@ -24,13 +24,12 @@ from typing import Any
 from iwae.config import ConfigError, Experiment
 from iwae.runs.folder import Busy
 from iwae.sections import RunError
+from iwae.signals import SIGNALS, handled_by
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_OF_ONE_SIGNAL = (
     2.0  # SLURM sends it to a run and to its parent, which hands it on: the second is no second wish
 )
 OUTPUT = "run.log"  # in the folder of a run, what its own process printed
-Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -169,21 +168,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def handled_by(handler: Handler) -> Iterator[None]:
-    """While this context lasts `handler` gets the signals of `SIGNALS`."""
-    previous = {}
-    with contextlib.suppress(ValueError):  # handlers belong to the main thread; elsewhere all stays as it is
-        for number in SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup asks for
-                previous[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
 
 
 def _end_of(status: int) -> str:
