@@ -45,24 +45,6 @@ class GridPosterior:
         """Area (length) of a cell: the integral of a density is its sum times this."""
         return math.prod(float(axis[1] - axis[0]) for axis in self.axes)
 
-    def cropped(self, share: float = 0.99) -> "GridPosterior":
-        """The part of the grid that along each dimension holds `share` of the true posterior and of every q_IW."""
-        kept = []
-        for i in range(len(self.axes)):
-            others = tuple(j for j in range(len(self.axes)) if j != len(self.axes) - 1 - i)
-            edges = []
-            for density in (self.true, *self.q_iw.values()):
-                mass = np.cumsum(density.sum(axis=others))
-                edges.append(np.searchsorted(mass / mass[-1], [(1 - share) / 2, (1 + share) / 2]))
-            kept.append(slice(np.min(edges), np.max(edges) + 1))
-        region = tuple(kept[::-1])
-        return dataclasses.replace(
-            self,
-            axes=tuple(axis[part] for axis, part in zip(self.axes, kept, strict=True)),
-            true=self.true[region],
-            q_iw={k: density[region] for k, density in self.q_iw.items()},
-        )
-
 
 def applies(model: IWAE) -> bool:
     """Whether `on_grid` can be had of `model`: one stochastic layer of one or two units."""

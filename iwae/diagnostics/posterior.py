@@ -9,6 +9,7 @@ from iwae.figures.posterior import chosen_inputs, latent_pairs_of, posterior_inp
 from iwae.runs.run import Run
 
 ENTRIES = ("posterior",)  # of evaluation.json
+MIXED = 1.1  # R-hat of chains that mix is at most that (Gelman & Rubin 1992)
 
 
 def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -40,9 +41,10 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
 def told(entries: dict[str, Any]) -> list[str]:
     """What `run` measured, in a line or two for the terminal."""
     found = entries["posterior"]
-    lines = [
-        f"posterior of {len(found['inputs'])} test examples: R-hat of the chains at most {max(found['r_hat']):.2f}"
-    ]
+    largest = max(found["r_hat"])
+    lines = [f"posterior of {len(found['inputs'])} test examples: R-hat of the chains at most {largest:.2f}"]
+    if largest > MIXED:
+        lines.append(f"  above {MIXED} chains mix slowly, or stay in a mode, of which each has its share of them")
     if "kl" in found:
         means = ", ".join(f"k = {k}: {sum(values) / len(values):.2f}" for k, values in found["kl"].items())
         lines.append(f"  mean KL divergence of q_IW from the truth, in nats: {means}")

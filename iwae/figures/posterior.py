@@ -1,7 +1,7 @@
 """The posterior of chosen inputs: on a grid of a latent plane, or as draws of pairs of latent units."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -211,7 +211,7 @@ def posterior_input_of(run: Run, numbers: Array, grids: Sequence["GridPosterior"
     (resampled,) = resampling.resample(run.model, repeated, best, run.experiment.seed)
     rows = []
     for number, image, grid, draws in zip(numbers, images, grids, _by_input(resampled, numbers), strict=True):
-        shown = grid.cropped()
+        shown = _around_what_matters(grid)
         names = {k: "$q(z|x)$" if k == 1 else f"$q_{{IW}}$, k = {k}" for k in grid.q_iw}
         rows.append(
             PosteriorRow(
@@ -226,6 +226,21 @@ def posterior_input_of(run: Run, numbers: Array, grids: Sequence["GridPosterior"
             )
         )
     return {"posterior_input": posterior_input(rows, run.title)}
+
+
+def _around_what_matters(grid: "GridPosterior") -> "GridPosterior":
+    """The part of a grid around the regions that hold 95 % of the true posterior and of every q_IW, with a margin."""
+    matters = np.any([values >= _level(values, 0.95) for values in (grid.true, *grid.q_iw.values())], axis=0)
+    part = []
+    for points in np.nonzero(matters):
+        margin = 1 + np.ptp(points) // 20
+        part.append(slice(max(points.min() - margin, 0), points.max() + margin + 1))
+    return replace(
+        grid,
+        axes=tuple(axis[along] for axis, along in zip(grid.axes, part[::-1], strict=True)),
+        true=grid.true[tuple(part)],
+        q_iw={k: density[tuple(part)] for k, density in grid.q_iw.items()},
+    )
 
 
 def latent_pairs_of(run: Run, numbers: Array, truth: Sequence[Array], r_hat: Array) -> dict[str, Figure]:

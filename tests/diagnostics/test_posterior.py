@@ -121,15 +121,6 @@ def test_the_layers_of_a_resampled_draw_belong_together():
     assert np.max(np.abs(covariance / error)[:3, 3:]) > 9  # or it would be a weak test
 
 
-def test_the_cropped_part_holds_the_share_along_each_dimension(gaussian):
-    for grid in gaussian.grids:
-        part = grid.cropped(share=0.9)
-        columns, rows = (np.isin(axis, kept) for axis, kept in zip(grid.axes, part.axes, strict=True))
-        np.testing.assert_array_equal(part.true, grid.true[np.ix_(rows, columns)])
-        for kept in (grid.true[rows], grid.true[:, columns]):
-            assert 0.9 <= kept.sum() * grid.cell < 0.999
-
-
 def two_narrow_modes(std):
     """x = tanh(10 (z - a)) - tanh(10 (z - b)) + 0.1 e is 1 at z = a, a point of the first grid, and b, between two.
 

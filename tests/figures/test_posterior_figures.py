@@ -3,6 +3,7 @@
 import numpy as np
 from figure_checks import TITLE, Case, Wrong, checks_of, images
 
+from iwae.diagnostics.grid import GridPosterior
 from iwae.figures import posterior
 
 RANDOM = np.random.default_rng(5)
@@ -125,3 +126,22 @@ def test_panels_of_a_row_share_axes_and_colours_and_the_line_holds_95_percent() 
         held = truth[truth > contour.levels[0]].sum() / truth.sum()
         assert 0.95 - truth.max() / truth.sum() <= held <= 0.95  # within the mass of one cell of the grid
     np.testing.assert_array_equal(np.array(panels[-1].get_lines()[0].get_data()).T, row.draws)
+
+
+def test_the_part_of_a_grid_that_is_shown_holds_all_pieces_of_the_posterior_and_q() -> None:
+    axes = np.linspace(-10, 10, 201), np.linspace(-20, 20, 301)
+    z1, z2 = np.meshgrid(*axes)
+
+    def normal(at: tuple[float, float], std: float) -> np.ndarray:
+        return np.exp(-0.5 * ((z1 - at[0]) ** 2 + (z2 - at[1]) ** 2) / std**2) / (2 * np.pi * std**2)
+
+    true, q = 0.9 * normal((0, 0), 0.5) + 0.1 * normal((-3, 9), 0.4), normal((1, 0), 1)
+    shown = posterior._around_what_matters(GridPosterior(axes, 0.0, true, {1: q, 10: true}, {1: 0.0, 10: 0.0}))
+    for whole, part in ((true, shown.true), (q, shown.q_iw[1])):
+        level = posterior._level(whole, 0.95)
+        assert np.sum(part >= level) == np.sum(whole >= level)
+        assert max(values.max() for values in (part[0], part[-1], part[:, 0], part[:, -1])) < level
+    reach = np.sqrt(2 * np.log(20))  # standard deviations in two dimensions that hold 95 %
+    np.testing.assert_allclose(shown.axes[0][[0, -1]], [-3 - 0.4, 1 + reach], atol=0.7)
+    np.testing.assert_allclose(shown.axes[1][[0, -1]], [-reach, 9 + 0.7], atol=0.9)
+    assert shown.true.shape == (len(shown.axes[1]), len(shown.axes[0]))
