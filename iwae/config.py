@@ -159,8 +159,11 @@ def _rule_of_other_objectives(model: "Model") -> None:
             model.keeps_default(name, f"with model.objective {model.objective!r} (it belongs to {either(objectives)})")
 
 
+NETWORK_OF = {"channels": "conv", "couplings": "flow"}  # parameters of one kind of network
+
+
 def _rule_of_other_networks(model: "Model") -> None:
-    for name, owner in {"channels": "conv", "couplings": "flow"}.items():
+    for name, owner in NETWORK_OF.items():
         if model.network != owner:
             model.keeps_default(name, f"with model.network {model.network!r} (it belongs to {owner!r})")
     if model.network == "flow" and model.objective == "vae_analytic_kl":

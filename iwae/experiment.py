@@ -198,16 +198,7 @@ def _new_model(experiment: Experiment, dataset: loading.Dataset) -> IWAE:
 def _run_to_start_from(start: Folder, settings: config.Model) -> Folder:
     """The finished run `start`, whose network must be the one of `settings`."""
     other = start.read_experiment().model
-    for name in (
-        "network",
-        "latent_units",
-        "hidden_units",
-        "channels",
-        "couplings",
-        "likelihood",
-        "condition",
-        "prior",
-    ):
+    for name in ("network", "latent_units", "hidden_units", *config.NETWORK_OF, "likelihood", "condition", "prior"):
         if getattr(other, name) != getattr(settings, name):
             raise ConfigError(
                 f"model.{name}: expected {getattr(other, name)} as in training.start_from {str(start)!r}, "

@@ -24,8 +24,8 @@ _OTHER_QUESTION = {
 def parameters(record: Record) -> dict[str, str]:
     """What makes a run what it is, but for its seed, as text by name, in the order of the names."""
     values = config.flatten(record.experiment)
-    kinds = {"mlp": (), "conv": ("model.network", "model.channels"), "flow": ("model.network", "model.couplings")}
-    in_network = {*_NETWORK, *(name for names in kinds.values() for name in names)}
+    of_one_kind = {f"model.{name}": kind for name, kind in config.NETWORK_OF.items()}
+    in_network = {*_NETWORK, "model.network", *of_one_kind}
     shown = [name for name in values if config.in_a_name(name) and name not in ("seed", *in_network)]
     result = {name: config.written(values[name]) for name in shown}
     for name, schedule in {"stages": "burda", "gamma": "multistep", "milestones": "multistep"}.items():
@@ -35,9 +35,10 @@ def parameters(record: Record) -> dict[str, str]:
     if record.first:
         first = record.first.experiment.model
         result["training.start_from"] = f"{first.objective}, k = {first.k}, {record.first.passes} passes"
-    names = kinds[values["model.network"]]
-    below = [" ".join(config.written(values[name]) for name in names)] if names else []
-    result["network"] = " - ".join([*below, *(config.written(values[name]) for name in _NETWORK)])
+    kind = values["model.network"]
+    below = [config.written(values[name]) for name, owner in of_one_kind.items() if owner == kind]
+    layers = [config.written(values[name]) for name in _NETWORK]
+    result["network"] = " - ".join([" ".join([kind, *below]), *layers] if below else layers)
     result["evaluation.k"] = str(record.test.get("k"))
     result[_DATA], result[_CHANGED] = record.fingerprint, "; ".join(record.changed)
     return dict(sorted(result.items()))
