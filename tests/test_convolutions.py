@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 import iwae
-from iwae import ConfigError, config
+from iwae import ConfigError, config, convolutions
 from iwae.convolutions import networks
 from iwae.model import IWAE
 
@@ -31,6 +32,28 @@ def test_images_of_any_size(shape, likelihood):
     assert not np.any(values == model_of(shape, likelihood, seed=2).log_weights(x, 3, (1, 2)))
     assert [z.shape for z in model.encode(x, 3, (1, 2))] == [(3, 5, 4), (3, 5, 2)]
     assert model.sample(2).shape == (2, x.shape[1])
+
+
+@pytest.mark.parametrize("kind", [convolutions.Convolution, convolutions.TransposedConvolution])
+@pytest.mark.parametrize("shape", [(8, 6, 1), (7, 8, 3), (1, 5, 2)])
+def test_products_make_the_convolution_that_keras_makes(kind, shape, monkeypatch):
+    """Outputs and all gradients; on a GPU Keras's own is used."""
+    layer = kind(4, activation="elu", kernel_size=4, strides=2, padding="same")
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=(3, *shape)), tf.float32)
+    layer.build(x.shape)
+    layer.bias.assign(random.normal(size=4))
+    found = []
+    for gpu in (False, True):
+        monkeypatch.setattr("iwae.hardware.on_gpu", lambda gpu=gpu: gpu)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y * tf.constant(np.random.default_rng(1).normal(size=y.shape), tf.float32))
+        found.append([y, *tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])])
+    assert tuple(layer.compute_output_shape(x.shape)) == tuple(found[0][0].shape)
+    for ours, keras_own in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=2e-5)
 
 
 def test_a_pixel_reaches_the_code_and_a_code_every_pixel():
