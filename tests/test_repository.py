@@ -1,10 +1,14 @@
 """The repository itself: small enough to clone, a README that is read to its end, no link that leads nowhere."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from iwae import config
+from iwae.cli import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
@@ -31,6 +35,39 @@ def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", CODE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# A shell in which no command is found, and `experiments.py` tells the words that it is given.
+SHELL = """
+command_not_found_handle() { return 0; }
+cd() { return 0; }
+experiments() { printf "%s\\n" "$@" "."; }
+"""
+
+
+def commands(page: str, folder: Path) -> list[list[str]]:
+    """The words after `experiments.py` of every command of a page, as a shell makes them."""
+    found = []
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        script = SHELL + re.sub(r"python3? \S*experiments\.py", "experiments", block.replace(".venv/bin/", ""))
+        told = subprocess.run(
+            [shutil.which("bash") or "bash", "-c", script],
+            cwd=folder,
+            env={"PATH": "/nowhere"},
+            capture_output=True,
+            text=True,
+        )
+        assert not told.stderr, told.stderr
+        found += [words.split("\n")[:-1] for words in told.stdout.split(".\n")[:-1]]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_understood(page, tmp_path):
+    for words in commands(page, tmp_path):
+        run = words[words.index("--run") + 1] if "--run" in words else ""
+        if not run or (ROOT / run).exists():
+            assert command_line.plan(words, config.Experiment())
 
 
 def test_results_are_small_enough_to_clone():
