@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_every_command_is_understood(page, tmp_path):
         run = words[words.index("--run") + 1] if "--run" in words else ""
         if not run or (ROOT / run).exists():
             assert command_line.plan(words, config.Experiment())
+
+
+EXAMPLES = {
+    page: re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL) for page in PAGES
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if EXAMPLES[page] and page != "README.md"])
+def test_the_python_examples_of_a_page_run_as_they_stand(page, tmp_path):
+    """Those of the README ask for data that are downloaded, and for the run of its first command."""
+    program = "\n".join(EXAMPLES[page])
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=600, capture_output=True)
 
 
 def test_results_are_small_enough_to_clone():
