@@ -6,62 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from iwae import hardware
-from iwae.layers import glorot
-
-# 4 by 4: every pixel is reached by as many weights.
-_WINDOW: dict[str, Any] = {"kernel_size": 4, "strides": 2, "padding": "same"}
-_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
-
-
-@keras.saving.register_keras_serializable("iwae")
-class Convolution(keras.layers.Conv2D):
-    """Keras's own with `_WINDOW`: images [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), filters].
-
-    On a CPU by matrix products: XLA's convolution is naive there inside the compiled loop over updates, where with it
-    the preset `mnist_iwae_k5_conv` has 77 images a second (`log.csv`, one core) instead of 1,000.
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if hardware.on_gpu():
-            return super().call(inputs)
-        height, width, channels = inputs.shape[1:]
-        h, w = -(-height // 2), -(-width // 2)
-        padded = tf.pad(inputs, [[0, 0], [1, 2 * h + 1 - height], [1, 2 * w + 1 - width], [0, 0]])
-        # A window of 4 by 4 pixels is one of 2 by 2 blocks, of 2 by 2 pixels each.
-        blocks = tf.transpose(tf.reshape(padded, [-1, h + 1, 2, w + 1, 2, channels]), [0, 1, 3, 2, 4, 5])
-        blocks = tf.reshape(blocks, [-1, h + 1, w + 1, 4 * channels])
-        windows = tf.concat([blocks[:, i : i + h, j : j + w] for i, j in _CORNERS], axis=-1)
-        kernel = tf.reshape(self.kernel, [2, 2, 2, 2, channels, self.filters])
-        kernel = tf.reshape(tf.transpose(kernel, [0, 2, 1, 3, 4, 5]), [16 * channels, self.filters])
-        outputs = tf.matmul(tf.reshape(windows, [-1, 16 * channels]), kernel) + self.bias
-        return self.activation(tf.reshape(outputs, [-1, h, w, self.filters]))
-
-
-@keras.saving.register_keras_serializable("iwae")
-class TransposedConvolution(keras.layers.Conv2DTranspose):
-    """Keras's own with `_WINDOW`: images [N, H, W, C] -> [N, 2 H, 2 W, filters]; on a CPU as `Convolution`."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if hardware.on_gpu():
-            return super().call(inputs)
-        h, w, channels = inputs.shape[1:]
-        kernel = tf.reshape(self.kernel, [2, 2, 2, 2, self.filters, channels])
-        kernel = tf.reshape(tf.transpose(kernel, [0, 2, 5, 1, 3, 4]), [2, 2, channels, 4 * self.filters])
-        flat = tf.reshape(inputs, [-1, channels])
-        # Every pixel is spread over 2 by 2 blocks, of 2 by 2 pixels each, which those of its neighbours overlap.
-        spread = [
-            tf.pad(
-                tf.reshape(tf.matmul(flat, kernel[i, j]), [-1, h, w, 4 * self.filters]),
-                [[0, 0], [i, 1 - i], [j, 1 - j], [0, 0]],
-            )
-            for i, j in _CORNERS
-        ]
-        blocks = tf.reshape(tf.add_n(spread), [-1, h + 1, w + 1, 2, 2, self.filters])
-        outputs = tf.reshape(tf.transpose(blocks, [0, 1, 3, 2, 4, 5]), [-1, 2 * h + 2, 2 * w + 2, self.filters])
-        return self.activation(outputs[:, 1:-1, 1:-1] + self.bias)
+from iwae.layers import WINDOW, Convolution, TransposedConvolution, glorot
 
 
 def networks(
@@ -112,7 +58,7 @@ def networks(
     x = keras.Input((pixels + classes,))
     h = keras.layers.Reshape((*sides[0], colours))(x[:, :pixels] if classes else x)
     for i, count in enumerate(channels, start=1):
-        h = elu(Convolution, count, f"q_z1_convolution_{i}", **_WINDOW)(h)
+        h = elu(Convolution, count, f"q_z1_convolution_{i}", **WINDOW)(h)
     h = keras.layers.Flatten()(h)
     h = keras.layers.Concatenate()([h, x[:, pixels:]]) if classes else h
     encoder = [keras.Model(x, gaussian(h, hidden_units[0], latent_units[0], "q_z1"))]
@@ -121,7 +67,7 @@ def networks(
     h = elu(keras.layers.Dense, math.prod(smallest), "p_x_picture")(dense(z, hidden_units[0][::-1], "p_x"))
     h = keras.layers.Reshape(smallest)(h)
     for i in range(len(channels) - 1, 0, -1):
-        h = _cut(elu(TransposedConvolution, channels[i - 1], f"p_x_convolution_{i + 1}", **_WINDOW)(h), sides[i])
+        h = _cut(elu(TransposedConvolution, channels[i - 1], f"p_x_convolution_{i + 1}", **WINDOW)(h), sides[i])
     of_data = ("logits",) if likelihood == "bernoulli" else ("mean", "log_std")
     bias = 0.0
     if likelihood == "bernoulli" and mean is not None:
@@ -133,7 +79,7 @@ def networks(
             kernel_initializer="zeros" if parameter == "log_std" else glorot(seeds),  # so that the scale is one
             bias_initializer=keras.initializers.Constant(bias),
             name=f"p_x_{parameter}",
-            **_WINDOW,
+            **WINDOW,
         )
         for parameter in of_data
     ]

@@ -1,14 +1,17 @@
 """Convolutional networks: images of any size, the same numbers for a seed, and a whole run in colour."""
 
 import json
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
 import iwae
-from iwae import ConfigError, config, convolutions
+from iwae import ConfigError, config, layers
 from iwae.convolutions import networks
 from iwae.model import IWAE
 
@@ -34,7 +37,7 @@ def test_images_of_any_size(shape, likelihood):
     assert model.sample(2).shape == (2, x.shape[1])
 
 
-@pytest.mark.parametrize("kind", [convolutions.Convolution, convolutions.TransposedConvolution])
+@pytest.mark.parametrize("kind", [layers.Convolution, layers.TransposedConvolution])
 @pytest.mark.parametrize("shape", [(8, 6, 1), (7, 8, 3), (1, 5, 2)])
 def test_products_make_the_convolution_that_keras_makes(kind, shape, monkeypatch):
     """Outputs and all gradients; on a GPU Keras's own is used."""
@@ -62,6 +65,16 @@ def test_a_pixel_reaches_the_code_and_a_code_every_pixel():
     assert len(np.unique(codes, axis=0)) == 65  # no two pixels are taken for the same
     change = model.decode_mean(np.float32([[1, 0, 0, 0]])) - model.decode_mean(np.zeros((1, 4), np.float32))
     assert np.all(np.abs(change) > 0)
+
+
+def test_a_saved_model_gives_the_same_log_weights(tmp_path):
+    """And loads where nothing but `iwae.model` was imported."""
+    model, x = model_of((8, 8)), np.eye(64, dtype=np.float32)[:5]
+    model.save(tmp_path / "model.keras")
+    program = f"import iwae.model, keras; keras.models.load_model({str(tmp_path / 'model.keras')!r})"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.log_weights(x, 3, (1, 2)), model.log_weights(x, 3, (1, 2)))
 
 
 def test_pixels_start_at_their_mean():
