@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from iwae.layers import WINDOW, Convolution, TransposedConvolution, glorot
+from iwae.layers import Conv2D, Conv2DTranspose, glorot
 
 
 def networks(
@@ -58,7 +58,7 @@ def networks(
     x = keras.Input((pixels + classes,))
     h = keras.layers.Reshape((*sides[0], colours))(x[:, :pixels] if classes else x)
     for i, count in enumerate(channels, start=1):
-        h = elu(Convolution, count, f"q_z1_convolution_{i}", **WINDOW)(h)
+        h = elu(Conv2D, count, f"q_z1_convolution_{i}")(h)
     h = keras.layers.Flatten()(h)
     h = keras.layers.Concatenate()([h, x[:, pixels:]]) if classes else h
     encoder = [keras.Model(x, gaussian(h, hidden_units[0], latent_units[0], "q_z1"))]
@@ -67,19 +67,18 @@ def networks(
     h = elu(keras.layers.Dense, math.prod(smallest), "p_x_picture")(dense(z, hidden_units[0][::-1], "p_x"))
     h = keras.layers.Reshape(smallest)(h)
     for i in range(len(channels) - 1, 0, -1):
-        h = _cut(elu(TransposedConvolution, channels[i - 1], f"p_x_convolution_{i + 1}", **WINDOW)(h), sides[i])
+        h = _cut(elu(Conv2DTranspose, channels[i - 1], f"p_x_convolution_{i + 1}")(h), sides[i])
     of_data = ("logits",) if likelihood == "bernoulli" else ("mean", "log_std")
     bias = 0.0
     if likelihood == "bernoulli" and mean is not None:
         grey = np.clip(np.mean(mean), 0.001, 0.999)
         bias = float(np.log(grey / (1 - grey)))
     heads = [
-        TransposedConvolution(
+        Conv2DTranspose(
             colours,
             kernel_initializer="zeros" if parameter == "log_std" else glorot(seeds),  # so that the scale is one
             bias_initializer=keras.initializers.Constant(bias),
             name=f"p_x_{parameter}",
-            **WINDOW,
         )
         for parameter in of_data
     ]

@@ -68,7 +68,7 @@ def _open_ports(index: int, addresses: tuple[str, ...]) -> None:
     import tensorflow as tf
 
     try:
-        # It waits in C++, where no handler of Python's would run, and takes SIGTERM for itself.
+        # It waits in C++, where no handler of Python's would run, and takes SIGTERM for itself, until we take it back.
         with handled_by(signal.SIG_DFL):
             tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:

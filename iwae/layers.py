@@ -17,7 +17,7 @@ from iwae import hardware
 LOG_2PI = math.log(2 * math.pi)
 PART_ROWS, MOST_PARTS = 500, 8  # see `_parts`
 # Of convolutions; 4 by 4: every pixel is reached by as many weights.
-WINDOW: dict[str, Any] = {"kernel_size": 4, "strides": 2, "padding": "same"}
+_WINDOW: dict[str, Any] = {"kernel_size": 4, "strides": 2, "padding": "same", "use_bias": True}
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -168,12 +168,15 @@ class Dense(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable("iwae")
-class Convolution(keras.layers.Conv2D):
-    """Keras's own with `WINDOW`: images [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), filters].
+class Conv2D(keras.layers.Conv2D):
+    """Keras's own with `_WINDOW`: images [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), filters].
 
     On a CPU by matrix products: XLA's convolution is naive there inside the compiled loop over updates, where with it
     the preset `mnist_iwae_k5_conv` has 77 images a second (`log.csv`, one core) instead of 1,000.
     """
+
+    def __init__(self, filters: int, **options: Any):
+        super().__init__(filters, **(options | _WINDOW))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if hardware.on_gpu():
@@ -192,8 +195,11 @@ class Convolution(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("iwae")
-class TransposedConvolution(keras.layers.Conv2DTranspose):
-    """Keras's own with `WINDOW`: images [N, H, W, C] -> [N, 2 H, 2 W, filters]; on a CPU as `Convolution`."""
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Keras's own with `_WINDOW`: images [N, H, W, C] -> [N, 2 H, 2 W, filters]; on a CPU as `Conv2D`."""
+
+    def __init__(self, filters: int, **options: Any):
+        super().__init__(filters, **(options | _WINDOW))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if hardware.on_gpu():

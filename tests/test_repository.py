@@ -40,9 +40,9 @@ def anchors(text: str) -> set[str]:
 
 # A shell in which no command is found, and `experiments.py` tells the words that it is given.
 SHELL = """
-command_not_found_handle() { return 0; }
+command_not_found_handle() { while (($#)) && [ "$1" != experiments ]; do shift; done; (($#)) && "$@"; return 0; }
 cd() { return 0; }
-experiments() { printf "%s\\n" "$@" "."; }
+experiments() { (($#)) && printf "%s\\x1f" "$@"; printf "\\x1e"; }
 """
 
 
@@ -59,7 +59,9 @@ def commands(page: str, folder: Path) -> list[list[str]]:
             text=True,
         )
         assert not told.stderr, told.stderr
-        found += [words.split("\n")[:-1] for words in told.stdout.split(".\n")[:-1]]
+        of_block = [words.split("\x1f")[:-1] for words in told.stdout.split("\x1e")[:-1]]
+        assert len(of_block) >= len(re.findall(r"^[^#\n]*experiments\.py", block, re.MULTILINE)), block
+        found += of_block
     return found
 
 
@@ -81,7 +83,7 @@ EXAMPLES = {
 def test_the_python_examples_of_a_page_run_as_they_stand(page, tmp_path):
     """Those of the README ask for data that are downloaded, and for the run of its first command."""
     program = "\n".join(EXAMPLES[page])
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=600, capture_output=True)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=600)
 
 
 def test_results_are_small_enough_to_clone():

@@ -105,8 +105,10 @@ def test_two_processes_make_the_run_of_one(alone, tmp_path):
 def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path, here):
     processes = start(tmp_path)
     processes[1 - here].kill()
-    told = next(line for line in processes[here].stderr if "waits for the others" in line)
-    host, port = re.search(r"\((.+):(\d+)\)", told).groups()
+    told = next((line for line in processes[here].stderr if "waits for the others" in line), "")
+    address = re.search(r"\((.+):(\d+)\)", told)
+    assert address, processes[here].wait()
+    host, port = address.groups()
     for _ in range(600):
         with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
             break

@@ -9,7 +9,7 @@ from iwae.figures.posterior import chosen_inputs, latent_pairs_of, posterior_inp
 from iwae.runs.run import Run
 
 ENTRIES = ("posterior",)  # of evaluation.json
-MIXED = 1.1  # R-hat of chains that mix is at most that (Gelman & Rubin 1992)
+MIXED = 1.1  # a common limit of R-hat, for chains that mix
 
 
 def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -39,7 +39,7 @@ def run(run: Run) -> tuple[dict[str, Any], dict[str, Figure]]:
 
 
 def told(entries: dict[str, Any]) -> list[str]:
-    """What `run` measured, in a line or two for the terminal."""
+    """What `run` measured, in a few lines for the terminal."""
     found = entries["posterior"]
     largest = max(found["r_hat"])
     lines = [f"posterior of {len(found['inputs'])} test examples: R-hat of the chains at most {largest:.2f}"]

@@ -229,8 +229,9 @@ def posterior_input_of(run: Run, numbers: Array, grids: Sequence["GridPosterior"
 
 
 def _around_what_matters(grid: "GridPosterior") -> "GridPosterior":
-    """The part of a grid around the regions that hold 95 % of the true posterior and of every q_IW, with a margin."""
-    matters = np.any([values >= _level(values, 0.95) for values in (grid.true, *grid.q_iw.values())], axis=0)
+    """The part of a grid around the regions that hold 99 % of the true posterior, 95 % of each q_IW, with a margin."""
+    regions = [values >= _level(values, 0.95) for values in grid.q_iw.values()]
+    matters = np.any([grid.true >= _level(grid.true, 0.99), *regions], axis=0)
     part = []
     for points in np.nonzero(matters):
         margin = 1 + np.ptp(points) // 20
