@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iwae.diagnostics.grid import GridPosterior
 
 DRAWS = 50  # shown on top of a posterior, which they must not hide
+ROUND = (1, 2, 5, 10)  # steps of ticks, whose labels are short
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def posterior_input(rows: Sequence[PosteriorRow], title: str) -> Figure:
                 panel.set_title(name)
             panel.set_box_aspect(1)
             panel.autoscale(False)  # a draw outside the grid does not widen its panel
-            panel.xaxis.set_major_locator(MaxNLocator(3))
-            panel.yaxis.set_major_locator(MaxNLocator(4))
+            panel.xaxis.set_major_locator(MaxNLocator(3, steps=ROUND))
+            panel.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
         maps[-1].plot(*draws.T, "o", color="black", markersize=2, markeredgecolor="white", markeredgewidth=0.3)
         bar = figure.colorbar(shown, cax=maps[-1].inset_axes((1.05, 0, 0.07, 1)), ticks=[0, highest / 4, highest])
         rounded = [f"{float(f'{tick:.2g}'):g}" for tick in bar.get_ticks()]  # 160, where .2g says 1.6e+02
