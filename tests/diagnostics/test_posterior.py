@@ -11,7 +11,7 @@ from scipy import stats
 
 from iwae import resampling
 from iwae.diagnostics import grid as by_quadrature
-from iwae.diagnostics import quadrature
+from iwae.diagnostics import posterior, quadrature
 from iwae.model import IWAE
 
 KS = (1, 10, 100)
@@ -224,3 +224,9 @@ def test_the_quadrature_is_for_networks_of_one_s_own_too():
 )
 def test_the_quadrature_is_for_one_gaussian_dimension_of_data_and_latent_space(likelihood, inputs, latent):
     assert not quadrature.applies(IWAE(inputs, (latent,), ((),), likelihood=likelihood))
+
+
+def test_a_large_r_hat_is_explained():
+    for r_hat, lines in (([1.0, 1.1], 1), ([1.0, 5.98], 2)):
+        told = posterior.told({"posterior": {"inputs": [3, 4], "r_hat": r_hat}})
+        assert len(told) == lines and f"at most {max(r_hat):.2f}" in told[0]
