@@ -3,6 +3,7 @@
     python benchmarks/compare.py                the table of eight cases, some four minutes
     python benchmarks/compare.py --markdown     the same for a page
     python benchmarks/compare.py --check        only whether all programs compute the same
+    python benchmarks/compare.py --tf32         on a GPU: updates with products in TF32, in all programs
 
 Every program has a process of its own, on the same cores; they take turns, one round after the other, so that a slow
 minute of the machine meets them all. Nothing is timed unless all programs give the same bound and the same gradient
@@ -41,7 +42,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
 OURS = "this project"
 TRAINING = [Case("train", layers, k) for layers in (1, 2) for k in (1, 5, 50)]
 EVALUATION = [Case("evaluate", layers, 5000) for layers in (1, 2)]
-EVALUATED = 8  # images of an evaluation at once
+EVALUATED = {"cpu": 8, "gpu": 80}  # images of an evaluation at once
 # Rounding: of a sum over hundreds of pixels in float32, and of gradients beside their largest entry.
 BOUND_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 1e-4
 # Chance: of the mean bound over the first updates; Adam's epsilon, which PyTorch puts elsewhere, moves it as well.
@@ -52,10 +53,10 @@ EVALUATION_TOLERANCE = 2e-4  # of the mean of L_5000: four standard errors of th
 class Worker:
     """A program in a process of its own."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, tf32: bool = False):
         context = multiprocessing.get_context("spawn")
         self.connection, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(*PROGRAMS[name], child), daemon=True)
+        self.process = context.Process(target=serve, args=(*PROGRAMS[name], tf32, child), daemon=True)
         self.process.start()
         child.close()
         self.name = name
@@ -77,8 +78,8 @@ def call_all(workers: Sequence[Worker], what: str, *arguments: Any) -> dict[str,
     return answers
 
 
-def serve(module: str, options: dict[str, Any], connection: Connection) -> None:
-    """What a worker does: it holds what was prepared, and runs it when asked."""
+def serve(module: str, options: dict[str, Any], tf32: bool, connection: Connection) -> None:
+    """What a worker does: it holds what was prepared, and runs it when asked; updates in TF32 if wanted."""
     if module in ("ours", "keras_fit"):
         device.start_tensorflow()  # with full float32 products, and a GPU's memory as it is needed
     program: task.Program = importlib.import_module(f"peers.{module}").Program(**options)
@@ -92,11 +93,13 @@ def serve(module: str, options: dict[str, Any], connection: Connection) -> None:
                 answer = program.rate()  # type: ignore[attr-defined]
             elif what == "gradients":
                 answer = program.gradients(*arguments)
-            elif what == "run":
-                answer = prepared[arguments[0]]()
             else:
-                prepared[arguments[0]] = getattr(program, what)(*arguments)
-                answer = prepared[arguments[0]]()  # compiles
+                case = arguments[0]
+                program.use_tf32(tf32 and case.task == "train")
+                if what != "run":
+                    prepared[case] = getattr(program, what)(*arguments)  # the first call compiles
+                answer = prepared[case]()
+                program.use_tf32(False)
             connection.send(answer)
 
 
@@ -138,7 +141,7 @@ def prepare(workers: Sequence[Worker], case: Case) -> None:
     if case.task == "train":
         given: tuple[Any, ...] = case, task.start(case.layers)
     else:
-        given = case, task.start(case.layers, scale=0.25), task.binary_images(EVALUATED)
+        given = case, task.start(case.layers, scale=0.25), task.binary_images(EVALUATED[workers[0].call("device")])
     results = {name: [np.mean(bound)] for name, (_, bound) in call_all(workers, case.task, *given).items()}
     refuse(str(case), disagreements(results, TRAINING_TOLERANCE if case.task == "train" else EVALUATION_TOLERANCE))
     print(f"{case}: compiled", file=sys.stderr, flush=True)
@@ -191,14 +194,14 @@ def use_cores(count: int | None) -> int:
     return len(cores[:count])
 
 
-def start(names: Sequence[str]) -> list[Worker]:
+def start(names: Sequence[str], tf32: bool = False) -> list[Worker]:
     # What `iwae.device` sets for itself: all programs get the allocator that keeps freed memory.
     os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
     os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
     missing = [n for n in ("jax", "torch") if importlib.util.find_spec(n) is None]
     if missing:
         raise SystemExit(f'{" and ".join(missing)}: not installed; pip install --editable ".[benchmarks]"')
-    return [Worker(name) for name in names]
+    return [Worker(name, tf32) for name in names]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -207,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which the programs take turns (default 9)")
     parser.add_argument("--threads", type=int, help="cores for each program (default: all that this process may use)")
+    parser.add_argument("--tf32", action="store_true", help="updates with products in TF32, on a GPU (checks are not)")
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS)[1:], default=list(PROGRAMS)[1:], help="peers")
     parser.add_argument("--cases", nargs="+", metavar="TASK:LAYERS:K", help="of the eight, such as train:1:50")
     options = parser.parse_args(arguments)
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.cases and not set(options.cases) <= known.keys():
         parser.error(f"argument --cases: expected some of {', '.join(known)}, got {' '.join(options.cases)}")
     threads = use_cores(options.threads)
-    workers = start([OURS, *options.programs])
+    workers = start([OURS, *options.programs], options.tf32)
     check(workers)
     if options.check:
         return 0

@@ -24,9 +24,9 @@ CELLS = [cell for group in ("table1-mnist", "table1-omniglot", "fixed-binarizati
 TWO_CORES = {(1, 1): 0.67, (1, 5): 1.4, (1, 50): 8.6, (2, 1): 0.83, (2, 5): 1.9, (2, 50): 12.7}
 EVALUATION = {1: 15e-3, 2: 23e-3}  # and s an image of L_5000, by layers
 ONE_CORE = 2.0  # times as long on one core as on two. Assumed
-# The same on an H100, k = 5 and (2, 1) by benchmarks/compare.py (docs/speed.md, "On a GPU"):
-GPU = {(1, 1): 0.232, (1, 5): 0.233, (1, 50): 0.274, (2, 1): 0.434, (2, 5): 0.474, (2, 50): 0.480}
-GPU_EVALUATION = {1: 0.58e-3, 2: 0.72e-3}
+# The same on an H100 (docs/speed.md, "On a GPU"); k = 5 by benchmarks/compare.py, on another day:
+GPU = {(1, 1): 0.245, (1, 5): 0.233, (1, 50): 0.285, (2, 1): 0.448, (2, 5): 0.474, (2, 50): 0.488}
+GPU_EVALUATION = {1: 0.128e-3, 2: 0.180e-3}
 # s a pass for the new coordinates of rotated Adam. Measured on one core (docs/protocol.md); assumed to be so elsewhere
 COORDINATES = 1.0
 START = 8.0  # s until a run trains. Measured with a prototype on Ray and an idle machine: 7 to 8

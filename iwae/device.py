@@ -113,11 +113,18 @@ def start_tensorflow(threads: int | None = None, devices: int = 1, begin: bool =
             (cpu,) = tf.config.list_physical_devices("CPU")
             parts = [tf.config.LogicalDeviceConfiguration()] * min(devices, cores())
             tf.config.set_logical_device_configuration(cpu, parts)
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+        use_tf32(False)
         if begin and len(addresses) > 1:
             _open_ports(index, tuple(addresses))
         if begin:
             tf.constant(0.0)  # starts the devices, which has noise of its own
+
+
+def use_tf32(wanted: bool) -> None:
+    """Whether a GPU rounds factors of matrix products to 11 bits in what is compiled from now on, or runs without."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(wanted)
 
 
 def _keep_freed_memory() -> None:

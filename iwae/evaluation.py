@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import batches, bounds, progress, rng, shares
+from iwae import batches, bounds, hardware, progress, rng, shares
 from iwae.config import Evaluation
 from iwae.model import IWAE
 from iwae.team import Team
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
 CHUNK = 250  # samples of an image drawn at once
-ROWS = 2000  # samples x images at once
+ROWS, ROWS_OF_GPU = 2000, 20_000  # samples x images at once
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
 
@@ -130,7 +130,7 @@ def _side_by_side(work: Callable[[int], Any], count: int, threads: int) -> Itera
 
 def batch_size(k: int) -> int:
     """Images that are evaluated at once with k samples each."""
-    return max(1, ROWS // min(k, CHUNK))
+    return max(1, (ROWS_OF_GPU if hardware.on_gpu() else ROWS) // min(k, CHUNK))
 
 
 def compile_importance_sampling(
@@ -146,15 +146,10 @@ def compile_importance_sampling(
 
     def noise_of_chunk(c: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """[chunk, B, D_l] for each layer, from a seed for each image, layer and chunk."""
-
-        def of_image(number: tf.Tensor) -> list[tf.Tensor]:
-            image_seed = rng.fold(rng.stream(seed, number, "evaluate"), c)
-            return [rng.normal([chunk, d], rng.fold(image_seed, i)) for i, d in enumerate(model.latent_units)]
-
-        noise = tf.map_fn(of_image, numbers, fn_output_signature=[tf.float32] * depth)
+        seeds = rng.fold(rng.stream(seed, numbers, "evaluate"), c)
         return [
-            tf.transpose(tf.reshape(values, [len(numbers), chunk, d]), [1, 0, 2])
-            for values, d in zip(noise, model.latent_units, strict=True)
+            tf.transpose(rng.normal_of_each([chunk, units], rng.fold(seeds, i)), [1, 0, 2])
+            for i, units in enumerate(model.latent_units)
         ]
 
     @tf.function(jit_compile=True)

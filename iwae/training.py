@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import batches, callbacks, hardware, progress, rotated, schedule
+from iwae import batches, callbacks, device, hardware, progress, rotated, schedule
 from iwae.callbacks import State, StopRequested
 from iwae.config import ConfigError, Training
 from iwae.flows import FlowLayer
@@ -133,6 +133,8 @@ def train(
         if settings.shares > 1:
             beside.append(Shares(model, settings.shares, batch, state, team, prepare))
             beside.insert(0, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: team.work_done()))
+        if settings.tf32:
+            beside.insert(0, callbacks.ShortProducts())
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while state.epoch < total and not (state.stopped or halted) and ended is None:
             try:
@@ -173,6 +175,7 @@ def follow(
     """Takes part in the training that the first process of `team` does with the same arguments: what it tells next."""
     state, prepare = _start(images, settings, stochastic, batch)
     with _let_go_at_the_end(model, prepare(model)):
+        device.use_tf32(settings.tf32)
         return Shares(model, settings.shares, batch, state, team, prepare).follow(seed, stop_requested)
 
 
@@ -226,6 +229,7 @@ def _let_go_at_the_end(model: IWAE, optimizer: keras.optimizers.Adam) -> Iterato
     try:
         yield
     finally:
+        device.use_tf32(False)
         model.hold(None)
         model.train_with(None)
         plain = optimizer.plain_adam() if isinstance(optimizer, rotated.RotatedAdam) else optimizer

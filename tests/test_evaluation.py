@@ -11,7 +11,7 @@ import reference
 import tensorflow as tf
 from scipy import special, stats
 
-from iwae import config, evaluation, layers
+from iwae import config, evaluation, layers, rng
 from iwae.model import IWAE
 
 N, D, LATENT, HIDDEN = 11, 7, (5, 4), ((6,), (8, 9))
@@ -42,6 +42,16 @@ IMAGES = reference.binary(N, D)
 
 
 # ---- importance sampling ----
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4,), (5, 3), (5, 4), (7, 9, 3), (1, 1), (250, 50)])
+def test_draws_of_several_seeds_at_once_are_those_of_each(shape):
+    seeds = tf.constant([[12, -5], [3, 4], [-(2**31), 2**31 - 1]])
+    at_once = tf.function(lambda: rng.normal_of_each(shape, seeds), jit_compile=True)()
+    np.testing.assert_array_equal(at_once, [rng.normal(shape, seed) for seed in seeds])
+    np.testing.assert_array_equal(rng.fold(seeds, 7), [rng.fold(seed, 7) for seed in seeds])
+    streams = rng.stream(3, tf.range(4), "evaluate")
+    np.testing.assert_array_equal(streams, [rng.stream(3, number, "evaluate") for number in range(4)])
 
 
 def test_images_get_the_same_values_in_batches_of_any_size(model, monkeypatch, eagerly):

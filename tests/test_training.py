@@ -289,6 +289,31 @@ def test_blocks_of_updates_change_nothing(whole, tmp_path):
         assert one == pytest.approx(two, rel=1e-6)  # the mean over an epoch is added up in another order
 
 
+def test_updates_alone_are_in_tf32(whole, tmp_path, monkeypatch):
+    """On a CPU it is of no effect; what is looked at is whether it is on where functions are traced and compiled."""
+    found = collections.defaultdict(set)
+
+    def note(owner, name):
+        original = getattr(owner, name)
+
+        def noted(*args, **kwargs):
+            found[name].add(tf.config.experimental.tensor_float_32_execution_enabled())
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(IWAE, "gradients_of_update")
+    note(IWAE, "log_weights")
+    note(callbacks.Validation, "on_epoch_end")
+    note(callbacks.Samples, "on_epoch_end")
+    model, rows = train(tmp_path / "tf32", tf32=True)
+    assert found.pop("gradients_of_update") == {True} and set(map(frozenset, found.values())) == {frozenset([False])}
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert_same(model, whole[1])
+    train(tmp_path / "full")
+    assert found["gradients_of_update"] == {False}
+
+
 def stop_when_asked(times):
     """Training asks after each block of an epoch and at its end: with blocks of two of five updates four times."""
     asked = itertools.count(1)

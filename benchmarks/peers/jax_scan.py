@@ -119,6 +119,9 @@ class Program:
     def __init__(self) -> None:
         self.device = jax.default_backend()
 
+    def use_tf32(self, wanted: bool) -> None:
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if wanted else "highest")
+
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         (_, values), found = jax.jit(jax.value_and_grad(bound, has_aux=True))(weights, x, noise)
         return np.asarray(values), [np.asarray(g) for g in task.flatten(found)]

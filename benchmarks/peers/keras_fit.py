@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import config, hardware
+from iwae import config, device, hardware
 from iwae.benchmark.cases import Case, updates_at_once
 from peers import task
 
@@ -102,6 +102,9 @@ class Program:
         model.start(weights)
         model.compile(optimizer=keras.optimizers.Adam(task.LEARNING_RATE, epsilon=task.EPSILON), jit_compile=True)
         return model
+
+    def use_tf32(self, wanted: bool) -> None:
+        device.use_tf32(wanted)
 
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         model = self.model(len(noise), len(noise[0]), weights)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae import config, evaluation, hardware
+from iwae import config, device, evaluation, hardware
 from iwae.benchmark import timing
 from iwae.benchmark.cases import Case
 from iwae.model import IWAE
@@ -22,6 +22,9 @@ class Program:
     def __init__(self) -> None:
         self.device = "gpu" if hardware.on_gpu() else "cpu"
         self.rate = timing.matrix_product_rate()
+
+    def use_tf32(self, wanted: bool) -> None:
+        device.use_tf32(wanted)
 
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         model = IWAE(task.PIXELS, k=len(noise[0]), **config.PAPER_NETWORKS[len(noise)])

@@ -75,6 +75,9 @@ class Program:
             torch.randn(k, batch, units, device=self.where) for units in config.PAPER_NETWORKS[layers]["latent_units"]
         ]
 
+    def use_tf32(self, wanted: bool) -> None:
+        torch.set_float32_matmul_precision("high" if wanted else "highest")
+
     def gradients(self, weights: task.Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         model = self.model(weights)
         given = [torch.tensor(values, device=self.where) for values in (x, *noise)]

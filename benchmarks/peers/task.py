@@ -23,6 +23,9 @@ Evaluate = Callable[[], tuple[float, np.ndarray]]  # -> seconds an image, L_k of
 class Program(Protocol):
     device: str  # "cpu" or "gpu"
 
+    def use_tf32(self, wanted: bool) -> None:
+        """Whether a GPU multiplies in TF32 in what is compiled or, where nothing is compiled, run from now on."""
+
     def gradients(self, weights: Weights, x: np.ndarray, noise: list[np.ndarray]) -> tuple[np.ndarray, list[Any]]:
         """L_k [B] of x [B, D] for given noise, each [k, B, D_l], and the gradients of its mean, see `flatten`."""
 

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", type=parse_case, metavar="TASK:LAYERS:K[:OBJECTIVE[:ESTIMATOR[:BATCH]]]")
     parser.add_argument("--plot", metavar="FILE.png", help="draw time and peak memory against k, k = 1 ... 500")
     parser.add_argument("--kernels", action="store_true", help="count the instructions of an update, time nothing")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: updates with products in TF32 (training.tf32)")
     options = parser.parse_args(arguments)
     if options.plot and (options.cases or options.quick or options.kernels):
         parser.error("argument --plot: it has cases of its own; give it without --cases, --quick and --kernels")
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cases += [Case("start", 1, k) for k in SCALING_K]
     rows = []
     repeats = 3 if options.quick else options.repeats
-    for row in kernels.measure(cases) if options.kernels else timing.measure(cases, repeats):
+    for row in kernels.measure(cases) if options.kernels else timing.measure(cases, repeats, options.tf32):
         rows.append(row)
         if options.json:
             print(json.dumps(row), flush=True)

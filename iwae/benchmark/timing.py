@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import batches, config, evaluation, hardware
+from iwae import batches, config, device, evaluation, hardware
 from iwae.benchmark.cases import EXAMPLES, PIXELS, Case, updates_at_once
 from iwae.model import IWAE
 
@@ -139,15 +139,20 @@ def updates_of(model: IWAE, examples: int, batch: int, rows: int) -> Callable[[]
     return train
 
 
-def measure(cases: Sequence[Case], repeats: int) -> Iterator[dict[str, Any]]:
-    """Times the cases; the repeats of all cases take turns, so that a slow minute of the machine meets them all."""
+def measure(cases: Sequence[Case], repeats: int, tf32: bool = False) -> Iterator[dict[str, Any]]:
+    """Times the cases; the repeats of all cases take turns, so that a slow minute of the machine meets them all.
+
+    With `tf32` updates are compiled with products in TF32, as `training.tf32` has them; the floor's are not.
+    """
     timed = [case for case in cases if case.task != "start"]
     rate = matrix_product_rate()
     prepared = {}
     for case in timed:
         started = time.perf_counter()
         model, run = prepare(case)
+        device.use_tf32(tf32 and case.task == "train")
         run()  # traces and compiles
+        device.use_tf32(False)
         compiling = time.perf_counter() - started
         prepared[case] = (model, run, optimizer_traffic(model) if case.task == "train" else lambda: 0.0, compiling)
     # Of each repeat: seconds, those of the matrix products alone, and those of the optimizer's memory traffic alone.
