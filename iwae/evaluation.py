@@ -147,10 +147,7 @@ def compile_importance_sampling(
     def noise_of_chunk(c: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """[chunk, B, D_l] for each layer, from a seed for each image, layer and chunk."""
         seeds = rng.fold(rng.stream(seed, numbers, "evaluate"), c)
-        return [
-            tf.transpose(rng.normal_of_each([chunk, units], rng.fold(seeds, i)), [1, 0, 2])
-            for i, units in enumerate(model.latent_units)
-        ]
+        return [rng.normal_of_each(chunk, units, rng.fold(seeds, i)) for i, units in enumerate(model.latent_units)]
 
     @tf.function(jit_compile=True)
     def compiled(x: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -52,7 +52,7 @@ def fold(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
     numbers."""
     if seed.shape.rank == 1:
         return _fold((), seed, number)
-    first = tf.bitcast(_words_of_each((), seed), tf.int32)
+    first = tf.bitcast(_words_of_each(1, 1, seed)[0, :, 0], tf.int32)
     return tf.stack([first, tf.broadcast_to(tf.cast(number, tf.int32), tf.shape(first))], axis=-1)
 
 
@@ -80,35 +80,31 @@ def normal(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     return math.sqrt(2) * tf.math.erfinv(numbers)
 
 
-def normal_of_each(shape: Sequence[int], seeds: tf.Tensor) -> tf.Tensor:
-    """The numbers of `normal` for each of several seeds [n, 2], drawn at once: [n, *shape]. In compiled functions only.
+def normal_of_each(k: int, units: int, seeds: tf.Tensor) -> tf.Tensor:
+    """The numbers of `normal([k, units], seed)` for each of several seeds [n, 2], drawn at once: [k, n, units].
 
-    With `tf.map_fn`, one seed after the other, they took twice as long on a CPU, and on a GPU most of an evaluation.
+    In compiled functions only. With `tf.map_fn`, one seed after the other, they took twice as long on a CPU, and on a
+    GPU most of an evaluation.
     """
-    words = tf.bitwise.right_shift(_words_of_each(shape, seeds), tf.constant(9, tf.uint32))
+    words = tf.bitwise.right_shift(_words_of_each(k, units, seeds), tf.constant(9, tf.uint32))
     fraction = tf.bitcast(tf.bitwise.bitwise_or(words, tf.constant(0x3F800000, tf.uint32)), tf.float32) - 1.0
     return math.sqrt(2) * tf.math.erfinv(fraction * (1.0 - _LOWEST) + _LOWEST)
 
 
-def _words_of_each(shape: Sequence[int], seeds: tf.Tensor) -> tf.Tensor:
-    """The numbers of `words` for each of several seeds [n, 2]: uint32 [n, *shape].
+def _words_of_each(rows: int, columns: int, seeds: tf.Tensor) -> tf.Tensor:
+    """The numbers of `words([rows, columns], seed)` for each of several seeds [n, 2]: uint32 [rows, n, columns].
 
-    XLA lays the two words that a count gives side by side along one axis: the first one of even length, or else the
-    longest, of whose last pair one is left out.
+    XLA lays the two words that a count gives side by side along the first axis of even length, or else along the longer
+    one, of whose last pair one is left out.
     """
-    sizes = (*shape, 1)
-    axis = next((i for i, size in enumerate(sizes) if size % 2 == 0), int(np.argmax(sizes)))
-    half, inner = -(-sizes[axis] // 2), math.prod(sizes[axis + 1 :])
-    parts = (math.prod(sizes[:axis]), half, inner)
-    strides = (half * inner, inner, 1)
-    # A sum over axes instead of one range, of which XLA would divide to find the places.
-    counts = sum(
-        tf.reshape(tf.range(n) * s, [-1] + [1] * (2 - i)) for i, (n, s) in enumerate(zip(parts, strides, strict=True))
-    )
-    keys = [tf.reshape(tf.cast(key, tf.uint32), [-1, 1, 1, 1]) for key in tf.unstack(seeds, axis=-1)]
-    both = tf.stack(_threefry(keys, tf.cast(counts, tf.uint32)), axis=3)  # [n, outer, half, 2, inner]
-    both = tf.reshape(both, [-1, parts[0], 2 * half, inner])[:, :, : sizes[axis]]
-    return tf.reshape(both, tf.concat([tf.shape(seeds)[:1], tf.constant(shape, tf.int32)], axis=0))
+    along_rows = rows % 2 == 0 or (columns % 2 == 1 and rows >= columns)
+    of_rows, of_columns = (-(-rows // 2), columns) if along_rows else (rows, -(-columns // 2))
+    # A sum instead of one range, of which XLA would divide to find the places.
+    counts = (tf.range(of_rows) * of_columns)[:, None, None] + tf.range(of_columns)
+    keys = [tf.cast(key, tf.uint32)[:, None] for key in tf.unstack(seeds, axis=-1)]
+    pairs = tf.stack(_threefry(keys, tf.cast(counts, tf.uint32)), axis=1 if along_rows else 3)
+    shape = [of_rows * (1 + along_rows), -1, of_columns * (2 - along_rows)]
+    return tf.reshape(pairs, shape)[:rows, :, :columns]
 
 
 def _threefry(keys: Sequence[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
