@@ -42,12 +42,12 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
 OURS = "this project"
 TRAINING = [Case("train", layers, k) for layers in (1, 2) for k in (1, 5, 50)]
 EVALUATION = [Case("evaluate", layers, 5000) for layers in (1, 2)]
-EVALUATED = {"cpu": 8, "gpu": 80}  # images of an evaluation at once
+EVALUATED = {"cpu": 8, "gpu": 80}  # images of an evaluation at once, as `evaluation.batch_size` has them
 # Rounding: of a sum over hundreds of pixels in float32, and of gradients beside their largest entry.
 BOUND_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 1e-4
 # Chance: of the mean bound over the first updates; Adam's epsilon, which PyTorch puts elsewhere, moves it as well.
 TRAINING_TOLERANCE = 0.03
-EVALUATION_TOLERANCE = 2e-4  # of the mean of L_5000: four standard errors of the difference of two, two layers
+EVALUATION_TOLERANCE = 2e-4  # of the mean of L_5000 of 8 images: four standard errors of a difference, two layers
 
 
 class Worker:
@@ -210,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which the programs take turns (default 9)")
     parser.add_argument("--threads", type=int, help="cores for each program (default: all that this process may use)")
-    parser.add_argument("--tf32", action="store_true", help="updates with products in TF32, on a GPU (checks are not)")
+    parser.add_argument(
+        "--tf32", action="store_true", help="on a GPU: updates with products in TF32 (gradients are checked without)"
+    )
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS)[1:], default=list(PROGRAMS)[1:], help="peers")
     parser.add_argument("--cases", nargs="+", metavar="TASK:LAYERS:K", help="of the eight, such as train:1:50")
     options = parser.parse_args(arguments)
@@ -229,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines(seconds, [worker.name for worker in workers], options.markdown)))
     low, median, high = np.percentile(rates, [25, 50, 75]) / 1e9
     print(
-        f"\nOurs: an update of {task.BATCH} images, IWAE bound; L_5000: an image. "
+        f"\nOurs: an update of {task.BATCH} images, IWAE bound{', in TF32' * options.tf32}; L_5000: an image. "
         f"Peers: their time over ours,\nmedian (quartiles) of {options.rounds} rounds. "
         f"{workers[0].call('device').upper()}, {threads} threads,\n"
         f"whose float32 matrix product runs at {median:.0f} GFLOP/s ({low:.0f}-{high:.0f})."

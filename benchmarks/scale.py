@@ -20,7 +20,8 @@ from iwae.data.catalogue import CATALOGUE  # noqa: E402
 SEEDS, BATCH, FULL_PASSES = 3, 20, 3280
 CELLS = [cell for group in ("table1-mnist", "table1-omniglot", "fixed-binarization") for cell in presets.GROUPS[group]]
 
-# On two cores, measured: python -m iwae.benchmark (docs/speed.md). ms an update, `reparameterized`, by layers and k:
+# On two cores with products at 212 GFLOP/s, measured: python -m iwae.benchmark (those of docs/speed.md are twice as
+# fast). ms an update, `reparameterized`, by layers and k:
 TWO_CORES = {(1, 1): 0.67, (1, 5): 1.4, (1, 50): 8.6, (2, 1): 0.83, (2, 5): 1.9, (2, 50): 12.7}
 EVALUATION = {1: 15e-3, 2: 23e-3}  # and s an image of L_5000, by layers
 ONE_CORE = 2.0  # times as long on one core as on two. Assumed

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams.api import hparams
 
-from iwae import device, files, progress, rng
+from iwae import files, progress, rng
 from iwae.batches import ResidentImages
 from iwae.model import IWAE
 from iwae.runs import checkpoints, log
@@ -81,16 +81,6 @@ class Time(keras.callbacks.Callback):
         now = time.perf_counter()
         self._state.seconds += now - self._clock
         self._clock = now
-
-
-class ShortProducts(keras.callbacks.Callback):
-    """Lets updates multiply in TF32, and nothing that is done between them: to be the first of the callbacks."""
-
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        device.use_tf32(True)
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        device.use_tf32(False)
 
 
 class Progress(keras.callbacks.Callback):

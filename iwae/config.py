@@ -331,8 +331,8 @@ class Training(Section):
     results depend on their number. Not in the paper."""
 
     tf32: bool = False
-    """On a GPU: matrix products of the updates with factors rounded to 11 bits (TF32), which are faster; evaluations
-    stay in full float32. On a CPU of no effect. Not in the paper."""
+    """On a GPU: products of matrices and convolutions in the updates with factors rounded to 11 bits (TF32), which are
+    faster; evaluations stay in full float32. On a CPU of no effect. Not in the paper."""
 
     start_from: Path | None = None
     """Folder of a finished run (results/NAME) whose weights training starts from. None: new weights. Paper: a finished

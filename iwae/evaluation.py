@@ -16,12 +16,13 @@ import tensorflow as tf
 
 from iwae import batches, bounds, hardware, progress, rng, shares
 from iwae.config import Evaluation
+from iwae.layers import Network
 from iwae.model import IWAE
 from iwae.team import Team
 
 BOUNDS = (1, 5, 50)  # L_k reported beside the one with all samples
 CHUNK = 250  # samples of an image drawn at once
-ROWS, ROWS_OF_GPU = 2000, 20_000  # samples x images at once
+ROWS, ROWS_OF_GPU = 2000, 20_000  # samples x images at once; the latter with MNIST's pixels
 ACTIVITY_SAMPLES = 100  # samples of the layers below over which the posterior mean of a unit is averaged
 
 
@@ -46,6 +47,7 @@ def importance_sample(
     units: list[np.ndarray] | None = None,
     label: str | None = None,
     team: Team | None = None,
+    batch: int | None = None,
 ) -> dict[str, np.ndarray]:
     """L_k and what belongs to it for each image.
 
@@ -59,6 +61,7 @@ def importance_sample(
         units: for each stochastic layer [D_l] of 0 and 1: units with 0 are removed from the model. None: all stay.
         label: of the progress bar; None for no bar.
         team: among whose devices the images are dealt out; its other processes are told to `follow`. None: one device.
+        batch: images at once. None: `batch_size`.
 
     Raises:
         NonFiniteLogWeight: a result is not finite; the message tells the image.
@@ -68,12 +71,12 @@ def importance_sample(
         "reconstruction" (E_q[log p(x | z_1)]), "kl" [n, layers] (E_q[log q(z_l | .) - log p(z_l | .)]), and in samples
         "effective_sample_size".
     """
-    team, n = team or Team(), len(images)
+    team, n, batch = team or Team(), len(images), batch or batch_size(model, k)
     if team.size > 1 and team.index == 0:
         more: dict[str, Any] = {} if units is None else {f"units_{i}": values for i, values in enumerate(units)}
-        more |= {"images": images, "k": k, "seed": seed, "bounds_at": np.array(bounds_at, int)}
+        more |= {"images": images, "k": k, "seed": seed, "bounds_at": np.array(bounds_at, int), "batch": batch}
         team.tell("importance_sample", **more, **shares.values(model.variables))
-    numbers = list(batches.filled(n, min(n, batch_size(k))))
+    numbers = list(batches.filled(n, min(n, batch)))
     turns = -(-len(numbers) // team.size)
     own = [numbers[min(turn * team.size + team.index, len(numbers) - 1)] for turn in range(turns)]
     models = shares.copies(model, team.devices)
@@ -111,9 +114,9 @@ def follow(model: IWAE, message: dict[str, np.ndarray], team: Team) -> None:
     """Takes part in the `importance_sample` of the first process, which its message tells of."""
     shares.assign(model.variables, message)
     units = [message[f"units_{i}"] for i in range(len(model.latent_units)) if f"units_{i}" in message]
-    k, seed, bounds_at = int(message["k"]), int(message["seed"]), message["bounds_at"].tolist()
+    k, seed, bounds_at, batch = (message[name].tolist() for name in ("k", "seed", "bounds_at", "batch"))
     with contextlib.suppress(NonFiniteLogWeight):  # the first process tells
-        importance_sample(model, message["images"], k, seed, bounds_at, units or None, team=team)
+        importance_sample(model, message["images"], k, seed, bounds_at, units or None, team=team, batch=batch)
 
 
 def _side_by_side(work: Callable[[int], Any], count: int, threads: int) -> Iterator[Any]:
@@ -128,9 +131,12 @@ def _side_by_side(work: Callable[[int], Any], count: int, threads: int) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def batch_size(k: int) -> int:
-    """Images that are evaluated at once with k samples each."""
-    return max(1, (ROWS_OF_GPU if hardware.on_gpu() else ROWS) // min(k, CHUNK))
+def batch_size(model: IWAE, k: int) -> int:
+    """Images that are evaluated at once with k samples each; on a GPU more, if the outputs of no layer are large."""
+    rows = ROWS
+    if hardware.on_gpu() and all(isinstance(part, Network) for part in model.decoder):
+        rows = max(ROWS, ROWS_OF_GPU * 784 // max(784, model.input_dim))
+    return max(1, rows // min(k, CHUNK))
 
 
 def compile_importance_sampling(
@@ -147,7 +153,7 @@ def compile_importance_sampling(
     def noise_of_chunk(c: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """[chunk, B, D_l] for each layer, from a seed for each image, layer and chunk."""
         seeds = rng.fold(rng.stream(seed, numbers, "evaluate"), c)
-        return [rng.normal_of_each(chunk, units, rng.fold(seeds, i)) for i, units in enumerate(model.latent_units)]
+        return [rng.normal_of_each(chunk, size, rng.fold(seeds, i)) for i, size in enumerate(model.latent_units)]
 
     @tf.function(jit_compile=True)
     def compiled(x: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:

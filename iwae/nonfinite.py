@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae import batches
+from iwae import batches, device
 from iwae.callbacks import State
 from iwae.config import Training
 from iwae.model import IWAE
@@ -52,7 +52,8 @@ class Watch(keras.callbacks.Callback):
         state = self._state
         blocks = batches.index_blocks(state.examples, state.batch, state.rows, self._seed, self._epoch, self._update)
         what += f" (epoch {self._epoch + 1})"
-        found = first_nonfinite(self._network, next(blocks)[0], self._before)
+        with device.tf32(self._settings.tf32):
+            found = first_nonfinite(self._network, next(blocks)[0], self._before)
         if found:
             update, names = found
             rest = f" and {len(names) - 3} more" if len(names) > 3 else ""

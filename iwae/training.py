@@ -133,8 +133,13 @@ def train(
         if settings.shares > 1:
             beside.append(Shares(model, settings.shares, batch, state, team, prepare))
             beside.insert(0, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: team.work_done()))
-        if settings.tf32:
-            beside.insert(0, callbacks.ShortProducts())
+        if settings.tf32:  # for the updates alone
+            beside.insert(
+                0, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: device.use_tf32(False))
+            )
+            beside.append(
+                keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: device.use_tf32(True))
+            )
         # An epoch that was interrupted in its middle is finished first, by a `fit` of its own with fewer steps.
         while state.epoch < total and not (state.stopped or halted) and ended is None:
             try:
@@ -174,8 +179,7 @@ def follow(
 ) -> Message:
     """Takes part in the training that the first process of `team` does with the same arguments: what it tells next."""
     state, prepare = _start(images, settings, stochastic, batch)
-    with _let_go_at_the_end(model, prepare(model)):
-        device.use_tf32(settings.tf32)
+    with _let_go_at_the_end(model, prepare(model)), device.tf32(settings.tf32):
         return Shares(model, settings.shares, batch, state, team, prepare).follow(seed, stop_requested)
 
 
@@ -225,11 +229,14 @@ def check_memory(model: IWAE, batch: int) -> None:
 
 @contextlib.contextmanager
 def _let_go_at_the_end(model: IWAE, optimizer: keras.optimizers.Adam) -> Iterator[None]:
-    """Leaves the model without the training set, for the plain coordinates, however its training ends."""
+    """Leaves the model without the training set, for the plain coordinates, however its training ends.
+
+    But for the updates, products are full float32 ones.
+    """
     try:
-        yield
+        with device.tf32(False):
+            yield
     finally:
-        device.use_tf32(False)
         model.hold(None)
         model.train_with(None)
         plain = optimizer.plain_adam() if isinstance(optimizer, rotated.RotatedAdam) else optimizer

@@ -1,13 +1,14 @@
 """The benchmark: what it counts, prints, and refuses. Machines are shared: one time is asserted, tenfold."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from iwae import IWAE
+from iwae import IWAE, device
 from iwae.benchmark import __main__ as program
 from iwae.benchmark import cases, kernels, timing
 
@@ -150,3 +151,27 @@ def test_a_case_that_is_not_one_is_refused(case, capsys):
     with pytest.raises(SystemExit) as ended:
         program.main(["--cases", case])
     assert ended.value.code == 2 and repr(case) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("processor", "version", "given", "expected"),
+    [
+        ("AuthenticAMD avx512f bmi", "2.21.0", "", "--xla_cpu_prefer_vector_width=512"),
+        ("AuthenticAMD avx512f bmi", "2.18.1", "--a=1", "--a=1 --xla_cpu_prefer_vector_width=512"),
+        (
+            "AuthenticAMD avx512f bmi",
+            "2.21.0",
+            "--xla_cpu_prefer_vector_width=256",
+            "--xla_cpu_prefer_vector_width=256",
+        ),
+        ("AuthenticAMD avx2 bmi", "2.21.0", "", ""),
+        ("GenuineIntel avx512f bmi", "2.21.0", "", ""),
+        ("AuthenticAMD avx512f bmi", "2.99.0", "", ""),
+    ],
+)
+def test_vectors_are_wide_where_that_was_measured(processor, version, given, expected, monkeypatch):
+    monkeypatch.setattr(device.Path, "read_text", lambda _: processor)
+    monkeypatch.setattr(device.metadata, "version", lambda _: version)
+    monkeypatch.setenv("XLA_FLAGS", given)
+    device._use_wide_vectors()
+    assert os.environ["XLA_FLAGS"] == expected

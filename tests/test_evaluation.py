@@ -59,7 +59,7 @@ def test_images_get_the_same_values_in_batches_of_any_size(model, monkeypatch, e
     k = 7
     at_once = evaluation.importance_sample(model, IMAGES, k, seed=2)
     part = evaluation.importance_sample(model, IMAGES[:5], k, seed=2)
-    monkeypatch.setattr(evaluation, "ROWS", 4 * k)
+    monkeypatch.setattr(evaluation, "batch_size", lambda *_: 4)
     in_batches = evaluation.importance_sample(model, IMAGES, k, seed=2)
     assert set(at_once) == {
         "log_likelihood_bound", "bound_1", "bound_5", "elbo", "reconstruction", "kl", "effective_sample_size",

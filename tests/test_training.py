@@ -17,7 +17,7 @@ import tensorflow as tf
 import tiny
 
 import iwae
-from iwae import batches, bounds, callbacks, config, hardware, nonfinite, schedule, training
+from iwae import batches, bounds, callbacks, config, device, hardware, nonfinite, schedule, training
 from iwae.config import ConfigError
 from iwae.model import IWAE
 from iwae.runs import checkpoints, log
@@ -289,29 +289,45 @@ def test_blocks_of_updates_change_nothing(whole, tmp_path):
         assert one == pytest.approx(two, rel=1e-6)  # the mean over an epoch is added up in another order
 
 
+def in_tf32():
+    return tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_updates_alone_are_in_tf32(whole, tmp_path, monkeypatch):
     """On a CPU it is of no effect; what is looked at is whether it is on where functions are traced and compiled."""
     found = collections.defaultdict(set)
 
-    def note(owner, name):
-        original = getattr(owner, name)
-
-        def noted(*args, **kwargs):
-            found[name].add(tf.config.experimental.tensor_float_32_execution_enabled())
+    def noted(original, name):
+        def function(*args, **kwargs):
+            found[name].add(in_tf32())
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(owner, name, noted)
+        return function
 
-    note(IWAE, "gradients_of_update")
-    note(IWAE, "log_weights")
-    note(callbacks.Validation, "on_epoch_end")
-    note(callbacks.Samples, "on_epoch_end")
-    model, rows = train(tmp_path / "tf32", tf32=True)
-    assert found.pop("gradients_of_update") == {True} and set(map(frozenset, found.values())) == {frozenset([False])}
-    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    for owner, name in [
+        (IWAE, "gradients_of_update"), (callbacks.Validation, "on_epoch_end"), (callbacks.Samples, "on_epoch_end"),
+        (nonfinite.Watch, "on_train_batch_begin"), (nonfinite.Watch, "on_train_batch_end"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(owner, name, noted(getattr(owner, name), name))
+    model, _ = train(tmp_path / "tf32", tf32=True)
+    assert found.pop("gradients_of_update") == {True}
+    assert dict(found) == {"on_epoch_end": {False}, "on_train_batch_begin": {False}, "on_train_batch_end": {False}}
     assert_same(model, whole[1])
-    train(tmp_path / "full")
-    assert found["gradients_of_update"] == {False}
+    with device.tf32(True):  # a user's own wish, which is not that of the run
+        train(tmp_path / "full")
+        assert found["gradients_of_update"] == {False} and in_tf32()
+    assert not in_tf32()
+
+
+def test_tf32_ends_with_a_training_that_fails(tmp_path, monkeypatch):
+    def fail(*_):
+        assert in_tf32()
+        raise OSError("no more")
+
+    monkeypatch.setattr(IWAE, "gradients_of_update", fail)
+    with pytest.raises(OSError, match="no more"):
+        train(tmp_path, tf32=True)
+    assert not in_tf32()
 
 
 def stop_when_asked(times):

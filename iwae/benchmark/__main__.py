@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.plot and (options.cases or options.quick or options.kernels):
         parser.error("argument --plot: it has cases of its own; give it without --cases, --quick and --kernels")
+    if options.kernels and options.tf32:
+        parser.error("argument --tf32: expected without --kernels")
     if options.kernels and any(case.task != "train" for case in options.cases or ()):
         parser.error("argument --kernels: expected cases of training, got others in --cases")
     device.start_tensorflow()  # before anything imports TensorFlow

@@ -104,7 +104,7 @@ def prepare(case: Case) -> tuple[IWAE, Callable[[], float]]:
     """The model of a case and a function that runs it a few times and gives the seconds of one."""
     model, images = build(case)
     if case.task == "evaluate":
-        binary = (images[: evaluation.batch_size(case.k)] > 0.15).astype(np.float32)
+        binary = (images[: evaluation.batch_size(model, case.k)] > 0.15).astype(np.float32)
         compiled = evaluation.compile_importance_sampling(model, case.k)
         numbers = np.arange(len(binary))
 
@@ -150,9 +150,8 @@ def measure(cases: Sequence[Case], repeats: int, tf32: bool = False) -> Iterator
     for case in timed:
         started = time.perf_counter()
         model, run = prepare(case)
-        device.use_tf32(tf32 and case.task == "train")
-        run()  # traces and compiles
-        device.use_tf32(False)
+        with device.tf32(tf32 and case.task == "train"):
+            run()  # traces and compiles
         compiling = time.perf_counter() - started
         prepared[case] = (model, run, optimizer_traffic(model) if case.task == "train" else lambda: 0.0, compiling)
     # Of each repeat: seconds, those of the matrix products alone, and those of the optimizer's memory traffic alone.
@@ -162,7 +161,7 @@ def measure(cases: Sequence[Case], repeats: int, tf32: bool = False) -> Iterator
         before, seconds, optimizer = rate(), run(), traffic()
         found[case].append((seconds, arithmetic(case, model) / (0.5 * (before + rate())), optimizer))
     for case in timed:
-        seconds, products, optimizer = np.array(found[case]).T
+        model, (seconds, products, optimizer) = prepared[case][0], np.array(found[case]).T
         taken, ratio = float(np.median(seconds)), float(np.median(seconds / products))
         low, high = np.percentile(seconds, [25, 75])
         unit = {"ms_per_update": 1e3 * taken} if case.task == "train" else {"seconds_per_image": taken}
@@ -170,9 +169,10 @@ def measure(cases: Sequence[Case], repeats: int, tf32: bool = False) -> Iterator
             "case": case.task,
             "layers": case.layers,
             "k": case.k,
-            "batch": case.batch if case.task == "train" else evaluation.batch_size(case.k),
+            "batch": case.batch if case.task == "train" else evaluation.batch_size(model, case.k),
             "objective": case.objective,
             "estimator": case.estimator,
+            "tf32": tf32 and case.task == "train",
             **unit,
             "quartiles_ms": [1e3 * float(low), 1e3 * float(high)],
             "flop_floor_ms": 1e3 * taken / ratio,
