@@ -363,6 +363,12 @@ def test_the_likelihood_of_each_image_is_kept(done):
     np.testing.assert_array_equal(values, again)
 
 
+def test_the_numbers_of_images_are_kept_where_not_all_were_evaluated(tmp_path):
+    result = iwae.run(experiment(tmp_path, tasks=("train", "evaluate"), **{"evaluation.examples": None}))
+    with np.load(tmp_path / "tiny" / "likelihoods.npz") as file:
+        assert set(file.files) == {"test", "binarization"} and len(file["test"]) == len(result.images("test"))
+
+
 def test_test_images_have_the_same_pixels_for_all_seeds_and_training_images_have_not(done):
     dataset = done[0].dataset
     of_seed = [experiment("results", seed=seed, **{"data.binarization": "fixed"}) for seed in (1, 2)]

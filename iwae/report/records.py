@@ -139,7 +139,8 @@ def _likelihoods(path: Path, test: Mapping[str, Any]) -> tuple[pd.Series | None,
         return None, ""
     try:
         with open(path, "rb") as stream, np.load(stream) as file:
-            values, numbers = file["test"].astype(np.float64, casting="safe"), file["test_numbers"]
+            values = file["test"].astype(np.float64, casting="safe")
+            numbers = file["test_numbers"] if "test_numbers" in file else np.arange(len(values))
             found = pd.Series(values, numbers, name=str(file["binarization"])).sort_index()
         if len(found) != test["examples"] or not found.index.is_unique:
             raise ValueError(f"{len(found)} values of {found.index.nunique()} images")

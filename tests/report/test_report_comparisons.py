@@ -133,8 +133,8 @@ def test_a_name_that_is_no_pictures_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 def save(folder: Path, values: Any, numbers: Any = None, binarization: str = "b") -> None:
     """Values of each image [n], and the evaluation whose mean they have."""
-    numbers = np.arange(len(values)) if numbers is None else numbers
-    arrays = {"test": np.asarray(values, np.float32), "test_numbers": numbers, "binarization": np.array(binarization)}
+    arrays = {"test": np.asarray(values, np.float32), "binarization": np.array(binarization)}
+    arrays |= {} if numbers is None else {"test_numbers": numbers}
     np.savez(folder / "likelihoods.npz", **arrays)
     test = TEST | {"examples": len(values), "nll": -float(np.mean(values))}
     (folder / "evaluation.json").write_text(json.dumps({"test": test}))
@@ -190,7 +190,6 @@ NUMBERS = np.arange(4)
 BAD_LIKELIHOODS = {
     "no zip": b"PK\x03\x04 and no more",
     "empty": b"",
-    "no image numbers": {"test": np.full(4, -90.0, np.float32), "binarization": np.array("b")},
     "fewer": {"test": np.full(3, -90.0, np.float32), "test_numbers": NUMBERS[:3], "binarization": np.array("b")},
     "twice": {"test": np.full(4, -90.0, np.float32), "test_numbers": NUMBERS * 0, "binarization": np.array("b")},
     "NaN": {"test": np.full(4, np.nan, np.float32), "test_numbers": NUMBERS, "binarization": np.array("b")},
