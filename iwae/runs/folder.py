@@ -147,7 +147,7 @@ class Folder:
         write_json(self.evaluation_json, values)
 
     def write_likelihoods(self, arrays: Mapping[str, np.ndarray], binarization: str) -> None:
-        """Writes L_k of each evaluated image, `SPLIT` [n], nats, and their numbers if not all were, `SPLIT_numbers` [n].
+        """Writes L_k of each evaluated image, `SPLIT` [n], nats, and if not all were, `SPLIT_numbers` [n].
 
         `binarization` says which pixels the test images had: runs are compared image by image where it is the same.
         """
