@@ -147,9 +147,10 @@ class Folder:
         write_json(self.evaluation_json, values)
 
     def write_likelihoods(self, arrays: Mapping[str, np.ndarray], binarization: str) -> None:
-        """Writes L_k of each evaluated image, `SPLIT` [n], nats, and if not all were, `SPLIT_numbers` [n].
+        """Writes L_k of each evaluated image, `SPLIT` [n], nats.
 
-        `binarization` says which pixels the test images had: runs are compared image by image where it is the same.
+        `SPLIT_numbers` [n] say which images these are, if not all of the split. `binarization` says which pixels the
+        test images had: runs are compared image by image where it is the same.
         """
         with files.replacing(self.likelihoods) as stream:
             np.savez_compressed(stream, **arrays, binarization=binarization)  # type: ignore[arg-type]  # keys
