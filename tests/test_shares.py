@@ -12,7 +12,7 @@ from test_training import D, grey_images, settings, stop_when_asked
 from tiny import experiment
 
 import iwae
-from iwae import config, hardware, training
+from iwae import config, device, hardware, training
 from iwae.model import IWAE
 from iwae.runs import checkpoints
 from iwae.runs.folder import Folder
@@ -31,6 +31,7 @@ CASES = {
     "dreg, two layers": {},
 }
 FEW = ["sampled"]  # every one takes some seconds of compilation
+on_two_cores = pytest.mark.skipif(device.cores() < 2, reason="a device of its own needs a core")
 
 
 def train(folder, case, shares, devices=1, stop=lambda model: False):
@@ -107,6 +108,7 @@ def test_shares_are_the_whole_batch(on_one_device, case):
         np.testing.assert_allclose(cut[name], whole[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@on_two_cores
 @pytest.mark.parametrize("cases", [FEW, pytest.param(sorted({*CASES} - {*FEW}), marks=pytest.mark.slow)])
 def test_the_number_of_devices_changes_no_bit(tmp_path, on_one_device, cases):
     """Here a run is stopped after its first update, in the midst of an epoch, and continued on two instead of one."""
@@ -136,6 +138,7 @@ for name in one:
 """
 
 
+@on_two_cores
 @pytest.mark.slow
 def test_the_number_of_devices_changes_no_bit_of_an_evaluation():
     ended = subprocess.run([sys.executable, "-c", EVALUATED_ON_TWO_DEVICES], capture_output=True, text=True)
