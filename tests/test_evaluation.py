@@ -54,6 +54,19 @@ def test_draws_of_several_seeds_at_once_are_those_of_each(k, units):
     np.testing.assert_array_equal(streams, [rng.stream(3, number, "evaluate") for number in range(4)])
 
 
+@pytest.mark.parametrize(
+    ("gpu", "inputs", "network", "images"),
+    [(False, 784, None, 8), (True, 784, None, 80), (True, 3072, None, 20), (True, 784, "own", 8)],
+)
+def test_a_gpu_evaluates_more_images_at_once_if_no_layer_is_large(gpu, inputs, network, images, monkeypatch):
+    x, z = keras.Input((inputs,)), keras.Input((2,))
+    encoder = keras.Model(x, [keras.layers.Dense(2)(x) for _ in range(2)])
+    networks = (encoder, keras.Model(z, keras.layers.Dense(inputs)(z))) if network else None
+    made = IWAE(inputs, (2,), ((3,),), network=networks)
+    monkeypatch.setattr(evaluation.hardware, "on_gpu", lambda: gpu)
+    assert evaluation.batch_size(made, 5000) == images
+
+
 def test_images_get_the_same_values_in_batches_of_any_size(model, monkeypatch, eagerly):
     """In one batch; in batches of 4, 4 and 3; and a part of them alone."""
     k = 7
